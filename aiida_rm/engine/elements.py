@@ -1,0 +1,51 @@
+"""Chemical symbols, so that the engine needs neither ase nor pymatgen for them."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+SYMBOLS: Final[tuple[str, ...]] = tuple(
+    (
+        "X H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge "
+        "As Se Br Kr Rb Sr Y Zr Nb Mo Tc Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm "
+        "Eu Gd Tb Dy Ho Er Tm Yb Lu Hf Ta W Re Os Ir Pt Au Hg Tl Pb Bi Po At Rn Fr Ra Ac Th Pa U "
+        "Np Pu Am Cm Bk Cf Es Fm Md No Lr Rf Db Sg Bh Hs Mt Ds Rg Cn Nh Fl Mc Lv Ts Og"
+    ).split()
+)
+MAX_NUMBER: Final = len(SYMBOLS) - 1
+NUMBERS: Final[dict[str, int]] = {
+    symbol: number for number, symbol in enumerate(SYMBOLS) if number > 0
+}
+
+_TOKEN = re.compile(r"([A-Z][a-z]?)(\d*)")
+
+
+def parse_formula(formula: str) -> dict[str, int]:
+    """Count the atoms of a plain formula such as ``C5H6O``; no brackets.
+
+    Raises:
+        ValueError: it is empty, holds an unknown symbol, or cannot be read to its end.
+    """
+    counts: dict[str, int] = {}
+    position = 0
+    for match in _TOKEN.finditer(formula):
+        if match.start() != position:
+            break
+        symbol, digits = match.groups()
+        if symbol not in NUMBERS:
+            raise ValueError(f"'{symbol}' in the formula '{formula}' is not an element")
+        counts[symbol] = counts.get(symbol, 0) + int(digits or 1)
+        position = match.end()
+    if not counts or position != len(formula) or sum(counts.values()) == 0:
+        raise ValueError(f"'{formula}' is not a formula; write it like 'C4' or 'C5H6O'")
+    return counts
+
+
+def hill_formula(counts: dict[str, int]) -> str:
+    """The formula in Hill order: C, H, then alphabetical (all alphabetical without C)."""
+    symbols = sorted(counts)
+    if "C" in counts:
+        head = ["C"] + (["H"] if "H" in counts else [])
+        symbols = head + [symbol for symbol in symbols if symbol not in head]
+    return "".join(f"{s}{counts[s] if counts[s] != 1 else ''}" for s in symbols)

@@ -1,0 +1,33 @@
+"""Names of every file that passes between AiiDA and the engine, in one place.
+
+A job's folder holds the inputs, the engine adds the outputs. Both halves import these names;
+nothing else may spell them.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+# Inputs
+SETTINGS: Final = "settings.json"
+INPUT_FRAMES: Final = "input_frames"
+REFERENCE_FRAMES: Final = "reference_frames"
+KNOWN_FRAMES: Final = "known_frames"
+INPUT_POTENTIAL: Final = "input_potential.safetensors"
+INPUT_STATE: Final = "input_state.safetensors"
+
+# Outputs
+RESULTS: Final = "results.json"
+METRICS: Final = "metrics.jsonl"
+OUTPUT_FRAMES: Final = "output_frames"
+OUTPUT_POTENTIAL: Final = "potential.safetensors"
+OUTPUT_STATE: Final = "training_state.safetensors"
+
+# What the program prints; kept apart from the scheduler's own streams.
+STDOUT: Final = "aiida_rm.out"
+STDERR: Final = "aiida_rm.err"
+
+#: Version of settings.json and results.json.
+SCHEMA_VERSION: Final = 1
+
+TASKS: Final = ("perturb", "train", "generate", "score")

@@ -1,0 +1,329 @@
+"""Every knob of every task: type, default, unit, range and meaning, once.
+
+CalcJobs, protocols, the command line and the docs derive from these dataclasses, and
+:func:`parse_settings` refuses bad values with the same words on both sides of the door.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from aiida_rm.engine.elements import NUMBERS, parse_formula
+from aiida_rm.engine.errors import SettingsError
+
+T = TypeVar("T")
+
+
+def knob(
+    default: Any,
+    help: str,
+    *,
+    unit: str = "",
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] = (),
+) -> Any:
+    """A field of a settings class; ``low`` and ``high`` are inclusive and hold for each item."""
+    metadata = {"help": help, "unit": unit, "low": low, "high": high, "choices": choices}
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class PerturbSettings:
+    """Stable structures to perturbed ones with response targets (method: arXiv:2405.09057)."""
+
+    seed: int = knob(0, "seed of all random numbers", low=0)
+    samples: int = knob(1, "perturbed copies of a structure for each pair of levels", low=1)
+    min_atoms: int = knob(
+        1, "periodic structures are repeated until they hold so many atoms", low=1, high=10_000
+    )
+    displacement: float = knob(
+        0.05, "width of the uniform displacement at level 1", unit="angstrom", low=0, high=10
+    )
+    displacement_levels: tuple[float, ...] = knob(
+        (0, 1, 2, 3, 4, 6, 8, 10, 12, 16, 32), "multiples of the displacement", low=0, high=1000
+    )
+    force_noise: float = knob(
+        0.0, "noise on the target forces, times the root of the level", unit="angstrom", low=0
+    )
+    strain: float = knob(0.10, "largest isotropic strain of the cell", low=0, high=0.5)
+    strain_levels: int = knob(11, "isotropic strains, evenly from -strain to +strain", low=1)
+    shear: float = knob(0.10, "width of the uniform random part of the strain", low=0, high=0.5)
+    core_radius: float = knob(
+        0.75, "pairs nearer than this repel each other", unit="angstrom", low=0.05, high=5
+    )
+    core_strength: float = knob(
+        1.0, "repulsion of two atoms on one spot", unit="angstrom^2", low=0
+    )
+    spring: float = knob(1.0, "spring constant that pulls an atom home", low=1e-6)
+    young_modulus: float = knob(1.0, "Young's modulus of the fictitious cell", low=0)
+    poisson_ratio: float = knob(0.3, "Poisson's ratio of the fictitious cell", low=0, high=0.49)
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """Perturbed structures to a potential."""
+
+    seed: int = knob(0, "seed of the initial weights, the split and the batches", low=0)
+    cutoff: float = knob(
+        4.5, "atoms further apart do not feel each other", unit="angstrom", low=1, high=12
+    )
+    channels: int = knob(8, "radial channels of the neighbour density", low=1, high=512)
+    radial: int = knob(6, "Bessel functions of the distance", low=1, high=64)
+    l_max: int = knob(3, "largest angular momentum of the neighbour density", low=0, high=4)
+    hidden: tuple[int, ...] = knob((24, 12), "widths of the hidden layers", low=1, high=4096)
+    element_channels: int = knob(
+        4, "components of an element's embedding (one element alone needs one)", low=1, high=64
+    )
+    epochs: int = knob(100, "passes through the training set", low=1)
+    batch_atoms: int = knob(320, "atoms in a batch, at most (one structure at least)", low=1)
+    learning_rate: float = knob(1e-2, "largest step of Adam", low=1e-8, high=1)
+    final_rate: float = knob(0.01, "last step over the largest one (cosine)", low=0, high=1)
+    warmup_steps: int = knob(50, "steps of linear warm-up", low=0)
+    clip_norm: float = knob(10.0, "gradients are scaled down to this norm", low=1e-6)
+    ema_decay: float = knob(0.99, "decay of the average of the weights", low=0, high=0.99999)
+    force_weight: float = knob(1.0, "weight of the squared error of the forces", low=0)
+    stress_weight: float = knob(1.0, "weight of the squared error of the stress", low=0)
+    validation_fraction: float = knob(
+        0.1, "share of the structures held out to watch the error", low=0, high=0.9
+    )
+    patience: int = knob(0, "epochs without a better validation before stopping; 0: never", low=0)
+    checkpoint_seconds: float = knob(
+        60.0, "time between checkpoints on disk", unit="s", low=0
+    )
+    dtype: str = knob("float32", "number format", choices=("float32", "float64"))
+    device: str = knob("auto", "where it runs; auto takes a GPU", choices=("auto", "cpu", "cuda"))
+    threads: int = knob(0, "processor threads; 0: as many as torch finds", low=0, high=1024)
+
+
+STAGE_KINDS = ("fire", "jitter")
+CELL_MODES = ("fixed", "shape", "free")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the way from a random start to a structure."""
+
+    kind: str = knob("fire", "fire: relax; jitter: move atoms at random", choices=STAGE_KINDS)
+    cell: str = knob(
+        "shape",
+        "fixed: as it is; shape: at constant volume; free: shape and volume (crystals only)",
+        choices=CELL_MODES,
+    )
+    fmax: float = knob(
+        5e-4, "converged when no force, nor the virial per atom, is larger", low=1e-12
+    )
+    max_steps: int = knob(500, "steps at most", low=0)
+    amplitude: float = knob(0.0, "largest jitter of a coordinate", unit="angstrom", low=0, high=10)
+
+
+@dataclass(frozen=True)
+class GenerateSettings:
+    """A potential to new structures: random starts, relaxed in batches."""
+
+    seed: int = knob(0, "structure i of a seed is the same in any job", low=0)
+    first_index: int = knob(0, "index of the first structure (jobs share a seed)", low=0)
+    n_structures: int = knob(100, "how many random starts", low=1, high=10_000_000)
+    periodic: bool = knob(True, "crystals (true) or molecules (false)")
+    formulas: tuple[str, ...] = knob(
+        (), "formulas to draw from, such as C4; none: atoms drawn like those of the training set"
+    )
+    n_atoms: tuple[int, ...] = knob(
+        (2, 4, 6, 8, 12), "numbers of atoms to draw from, without formulas", low=1, high=10_000
+    )
+    volume_scale: tuple[float, ...] = knob(
+        (0.9, 1.3), "range of the volume, over that of the training set", low=0.05, high=20
+    )
+    cell_distortion: float = knob(0.5, "random part of the cell, next to a cube", low=0, high=1)
+    min_distance: float = knob(
+        0.7, "atoms of a random start are at least so far apart", unit="angstrom", low=0, high=5
+    )
+    box: tuple[float, ...] = knob(
+        (10.0, 5.0, 5.0), "edges of the box for molecules", unit="angstrom", low=0.5, high=1000
+    )
+    stages: tuple[Stage, ...] = knob((Stage(),), "the way from start to structure, in order")
+    batch_atoms: int = knob(1024, "atoms relaxed together, at most (one structure at least)", low=1)
+    skin: float = knob(
+        0.5, "neighbour lists serve until an atom has moved half of it", unit="angstrom", low=0,
+        high=5,
+    )
+    dtype: str = knob("float64", "number format", choices=("float32", "float64"))
+    device: str = knob("auto", "where it runs; auto takes a GPU", choices=("auto", "cpu", "cuda"))
+    threads: int = knob(0, "processor threads; 0: as many as torch finds", low=0, high=1024)
+
+
+@dataclass(frozen=True)
+class ScoreSettings:
+    """Generated structures to verdicts."""
+
+    min_distance: float = knob(
+        0.5, "valid: no two atoms nearer, own images included", unit="angstrom", low=0, high=5
+    )
+    min_volume: float = knob(
+        0.1, "valid: volume per atom of a crystal", unit="angstrom^3", low=0
+    )
+    require_converged: bool = knob(True, "valid: the relaxation converged")
+    bond_length: float = knob(
+        1.85, "neighbours for the coordination numbers are nearer", unit="angstrom", low=0.1, high=10
+    )
+    coordination: tuple[int, ...] = knob(
+        (), "valid: every atom has one of these numbers of neighbours; none: any", low=0, high=64
+    )
+    symprec: float = knob(
+        0.05, "tolerance of the space group", unit="angstrom", low=1e-6, high=1
+    )
+    ltol: float = knob(0.2, "StructureMatcher: fractional length tolerance", low=0, high=1)
+    stol: float = knob(0.3, "StructureMatcher: site tolerance", low=0, high=2)
+    angle_tol: float = knob(5.0, "StructureMatcher: angle tolerance", unit="degree", low=0, high=45)
+    rdf_max: float = knob(
+        6.0, "radial distribution up to this distance", unit="angstrom", low=0.5, high=20
+    )
+    rdf_bins: int = knob(120, "bins of the radial distribution", low=1, high=10_000)
+    processes: int = knob(0, "processes that share the work; 0: one a core", low=0, high=1024)
+
+
+SETTINGS: dict[str, type] = {
+    "perturb": PerturbSettings,
+    "train": TrainSettings,
+    "generate": GenerateSettings,
+    "score": ScoreSettings,
+}
+
+Settings = PerturbSettings | TrainSettings | GenerateSettings | ScoreSettings
+
+
+def parse_settings(cls: type[T], values: Mapping[str, Any]) -> T:
+    """Make settings of plain values (JSON, YAML or the content of a Dict node).
+
+    Raises:
+        SettingsError: every unknown name, wrong type and value out of range, in one message.
+    """
+    problems: list[str] = []
+    settings = _parse(cls, values, "", problems)
+    if problems:
+        raise SettingsError("; ".join(problems))
+    assert settings is not None
+    _check_together(settings)
+    return settings
+
+
+def to_plain(settings: Any) -> dict[str, Any]:
+    """The inverse of :func:`parse_settings`: dicts, lists and scalars alone."""
+    plain = dataclasses.asdict(settings)
+    return {name: _listed(value) for name, value in plain.items()}
+
+
+def describe(cls: type) -> list[dict[str, Any]]:
+    """One row a knob (name, type, default, unit, range, help), for docs and command line."""
+    hints = typing.get_type_hints(cls)
+    return [
+        {
+            "name": item.name,
+            "type": hints[item.name],
+            "default": item.default,
+            **item.metadata,
+        }
+        for item in dataclasses.fields(cls)
+    ]
+
+
+def _parse(cls: type[T], values: Any, where: str, problems: list[str]) -> T | None:
+    if not isinstance(values, Mapping):
+        problems.append(f"'{where or 'settings'}' must be a table of names and values")
+        return None
+    known = {item.name: item for item in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    hints = typing.get_type_hints(cls)
+    found: dict[str, Any] = {}
+    before = len(problems)
+    for name, value in values.items():
+        label = f"{where}{name}"
+        if name not in known:
+            close = difflib.get_close_matches(str(name), known, n=1)
+            hint = f", did you mean '{close[0]}'?" if close else f"; known: {', '.join(known)}"
+            problems.append(f"'{label}' is no setting of this task{hint}")
+            continue
+        found[name] = _value(hints[name], value, label, known[name].metadata, problems)
+    return cls(**found) if len(problems) == before else None
+
+
+def _value(
+    kind: Any, value: Any, label: str, metadata: Mapping[str, Any], problems: list[str]
+) -> Any:
+    if typing.get_origin(kind) is tuple:
+        item_kind = typing.get_args(kind)[0]
+        if not isinstance(value, list | tuple):
+            problems.append(f"'{label}' must be a list, is {value!r}")
+            return value
+        return tuple(
+            _value(item_kind, item, f"{label}[{index}]", metadata, problems)
+            for index, item in enumerate(value)
+        )
+    if dataclasses.is_dataclass(kind):
+        return _parse(kind, value, f"{label}.", problems)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        problems.append(f"'{label}' must be of type {kind.__name__}, is {value!r}")
+        return value
+    if kind is float and not math.isfinite(value):
+        problems.append(f"'{label}' must be finite, is {value}")
+        return value
+    low, high, choices = metadata["low"], metadata["high"], metadata["choices"]
+    unit = f" {metadata['unit']}" if metadata["unit"] else ""
+    if low is not None and value < low:
+        problems.append(f"'{label}' is {value}, must be at least {low:g}{unit}")
+    if high is not None and value > high:
+        problems.append(f"'{label}' is {value}, must be at most {high:g}{unit}")
+    if choices and value not in choices:
+        problems.append(f"'{label}' is '{value}', must be one of {', '.join(choices)}")
+    return value
+
+
+def _check_together(settings: Any) -> None:
+    """What one value alone cannot show."""
+    if isinstance(settings, PerturbSettings):
+        if not settings.displacement_levels:
+            raise SettingsError("'displacement_levels' is empty; give at least one level")
+    if isinstance(settings, TrainSettings):
+        if settings.force_weight == 0 and settings.stress_weight == 0:
+            raise SettingsError("'force_weight' and 'stress_weight' are both 0: nothing to learn")
+        if settings.patience and not settings.validation_fraction:
+            raise SettingsError("'patience' needs a 'validation_fraction' above 0")
+    if isinstance(settings, GenerateSettings):
+        _check_generate(settings)
+
+
+def _check_generate(settings: GenerateSettings) -> None:
+    for formula in settings.formulas:
+        try:
+            counts = parse_formula(formula)
+        except ValueError as error:
+            raise SettingsError(f"'formulas': {error}") from error
+        assert all(symbol in NUMBERS for symbol in counts)
+    if not settings.formulas and not settings.n_atoms:
+        raise SettingsError("give 'formulas' or 'n_atoms'; both are empty")
+    if len(settings.volume_scale) != 2 or settings.volume_scale[0] > settings.volume_scale[1]:
+        raise SettingsError("'volume_scale' must be two numbers, the smaller one first")
+    if len(settings.box) != 3:
+        raise SettingsError("'box' must be three lengths")
+    if not settings.stages:
+        raise SettingsError("'stages' is empty; give at least one, such as {kind: fire}")
+    for index, stage in enumerate(settings.stages):
+        if not settings.periodic and stage.kind == "fire" and stage.cell != "fixed":
+            raise SettingsError(
+                f"'stages[{index}].cell' is '{stage.cell}', but molecules have no cell; use 'fixed'"
+            )
+
+
+def _listed(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_listed(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _listed(item) for name, item in value.items()}
+    return value
