@@ -75,8 +75,10 @@ class Frames:
         if count != len(positions):
             raise FramesError(f"{count} sets of numbers but {len(positions)} sets of positions")
         sizes = [np.size(part) for part in numbers]
-        all_numbers = (
-            np.concatenate([np.asarray(part).ravel() for part in numbers]) if count else []
+        all_numbers: Array = (
+            np.concatenate([np.asarray(part).ravel() for part in numbers])
+            if count
+            else np.zeros(0, np.uint8)
         )
         if np.any(np.asarray(all_numbers) < 0) or np.any(np.asarray(all_numbers) > MAX_NUMBER):
             raise FramesError(f"atomic numbers must lie in 1..{MAX_NUMBER}")
@@ -216,8 +218,12 @@ class Frames:
         if not np.isfinite(self.cells).all():
             bad = np.flatnonzero(~np.isfinite(self.cells).all(axis=(1, 2)))[0]
             raise FramesError(f"structure {bad} has a cell that is not finite")
-        lengths = np.linalg.norm(self.cells, axis=2)
-        flat = (np.abs(np.linalg.det(self.cells)) < 1e-6 * np.prod(lengths, axis=1)) | np.any(
+        # Only the periodic directions need a lattice vector.
+        cells = np.array(self.cells)
+        for index in np.flatnonzero(self.pbc.any(axis=1) & ~self.pbc.all(axis=1)):
+            cells[index] = complete_cell(cells[index], self.pbc[index])
+        lengths = np.linalg.norm(cells, axis=2)
+        flat = (np.abs(np.linalg.det(cells)) < 1e-6 * np.prod(lengths, axis=1)) | np.any(
             lengths < 1e-3, axis=1
         )
         bad_cell = np.flatnonzero(self.pbc.any(axis=1) & flat)
@@ -367,9 +373,10 @@ def complete_cell(cell: Array, pbc: Array) -> Array:
     full[~np.asarray(pbc)] = 0.0
     if np.all(pbc):
         return full
-    _, singular, directions = np.linalg.svd(full)
-    spare = [direction for direction, s in zip(directions, singular, strict=True) if s < 1e-9]
-    for axis, direction in zip(np.flatnonzero(~np.asarray(pbc)), spare, strict=True):
+    # Singular values fall, so the last directions are those that no periodic vector spans.
+    spare_axes = np.flatnonzero(~np.asarray(pbc))
+    directions = np.linalg.svd(full)[2]
+    for axis, direction in zip(spare_axes, directions[3 - len(spare_axes) :], strict=True):
         full[axis] = direction
     return full
 
