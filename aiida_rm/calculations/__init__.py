@@ -1,0 +1,1 @@
+"""Jobs that run the engine, and calcfunctions on sets of structures."""

@@ -1,0 +1,205 @@
+"""Calcfunctions: the small steps between jobs, each with its place in the provenance.
+
+Where an input cannot be used they end with an exit code, never with a trace. A calcfunction
+that is called returns ``{}`` then; use ``results, node = function.run_get_node(...)`` and look
+at ``node.exit_status`` and ``node.exit_message`` to tell.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from aiida.engine import ExitCode, calcfunction
+from aiida.orm import Dict, Int, List, StructureData
+
+from aiida_rm.data.converters import from_structures, to_structure
+from aiida_rm.data.frames import FramesData
+from aiida_rm.data.selection import RuleError, select_indices
+from aiida_rm.engine.errors import FramesError, SettingsError
+from aiida_rm.engine.frames import Frames, concatenate
+from aiida_rm.engine.settings import GenerateSettings, parse_settings
+
+#: Prime that keeps the seeds of rounds apart: no loop has so many structures or steps.
+SEED_STRIDE = 1_000_003
+
+ERROR_BAD_SETTINGS = ExitCode(201, "The settings were refused: {message}. Mend them.")
+ERROR_BAD_FRAMES = ExitCode(202, "The structures were refused: {message}. Mend them.")
+ERROR_NO_SUCH_STRUCTURE = ExitCode(
+    206, "Structure {index} does not exist; the frames hold 0..{last}. Give one of these."
+)
+ERROR_BAD_RULES = ExitCode(207, "The rules were refused: {message}. Mend them.")
+ERROR_EMPTY_SELECTION = ExitCode(
+    500, "None of {count} structures meets the rules {rules}. Loosen them, or generate more."
+)
+
+
+@calcfunction
+def frames_from_structures(**structures: StructureData) -> FramesData | ExitCode:
+    """One set of structures of one or many StructureData, in order of their keys.
+
+    The label ``name`` of each is that of its node, or its formula where the node has none.
+    """
+    if not structures:
+        return ERROR_BAD_FRAMES.format(message="there are no structures; give at least one")
+    try:
+        return FramesData(from_structures([structures[key] for key in sorted(structures)]))
+    except FramesError as error:
+        return ERROR_BAD_FRAMES.format(message=str(error))
+
+
+@calcfunction
+def extract_structure(frames: FramesData, index: Int) -> StructureData | ExitCode:
+    """One structure of a set as StructureData, linked to the set and its index."""
+    position = index.value
+    if not 0 <= position < len(frames):
+        return ERROR_NO_SUCH_STRUCTURE.format(index=str(position), last=str(len(frames) - 1))
+    try:
+        return to_structure(frames.get_frames(), position)
+    except (FramesError, ValueError) as error:
+        return ERROR_BAD_FRAMES.format(message=str(error))
+
+
+@calcfunction
+def merge_frames(labels: List | None = None, **frames: FramesData) -> FramesData | ExitCode:
+    """Join sets of structures, in order of their keys.
+
+    Args:
+        labels: names of the labels to keep, which all sets must have; an empty list leaves the
+            bare structures. Without it, all labels that the sets share are kept.
+        frames: the sets.
+    """
+    if not frames:
+        return ERROR_BAD_FRAMES.format(message="there is nothing to join; give at least one set")
+    parts = [frames[key].get_frames() for key in sorted(frames)]
+    try:
+        if labels is not None:
+            parts = [_keep(part, labels.get_list()) for part in parts]
+        return FramesData(concatenate(parts))
+    except FramesError as error:
+        return ERROR_BAD_FRAMES.format(message=str(error))
+
+
+@calcfunction
+def select_frames(frames: FramesData, rules: Dict) -> FramesData | ExitCode:
+    """The structures that meet all rules, with their labels.
+
+    Rules are, for example, ``{"valid": true, "unique": true, "max_energy_per_atom": 0.5,
+    "match": ["diamond"], "sort": "energy_per_atom", "limit": 10}``; the module
+    :mod:`aiida_rm.data.selection` has them all. The label ``source_index`` of a selected
+    structure is its index in ``frames``.
+    """
+    given = frames.get_frames()
+    try:
+        chosen = select_indices(given, rules.get_dict())
+    except RuleError as error:
+        return ERROR_BAD_RULES.format(message=str(error))
+    if len(chosen) == 0:
+        return ERROR_EMPTY_SELECTION.format(count=str(len(given)), rules=str(rules.get_dict()))
+    return FramesData(given.select(chosen).with_labels(structure={"source_index": chosen}))
+
+
+@calcfunction
+def settings_of_round(settings: Dict, round: Int) -> Dict | ExitCode:
+    """Settings of one round of a loop: as given, with another seed in every round.
+
+    The seed becomes ``seed + round * 1_000_003``: defined, and never the same in two rounds.
+    Round 0 keeps it.
+    """
+    values, number = settings.get_dict(), round.value
+    seed = values.get("seed", 0)
+    if type(seed) is not int or seed < 0:
+        return ERROR_BAD_SETTINGS.format(message=f"'seed' must be a whole number, is {seed!r}")
+    if number < 0:
+        return ERROR_BAD_SETTINGS.format(message=f"the round must be at least 0, is {number}")
+    return Dict({**values, "seed": seed + number * SEED_STRIDE})
+
+
+@calcfunction
+def split_generation(settings: Dict, n_jobs: Int) -> dict[str, Dict] | ExitCode:
+    """Settings of ``rm.generate`` for several jobs that share the work.
+
+    Structure i of a seed is the same in any job, so that the jobs together make exactly what
+    one job would. There are never more jobs than structures.
+
+    Returns:
+        Settings under ``job_000``, ``job_001`` and so on.
+    """
+    values, jobs = settings.get_dict(), n_jobs.value
+    if jobs < 1:
+        return ERROR_BAD_SETTINGS.format(message=f"'n_jobs' must be at least 1, is {jobs}")
+    try:
+        parsed = parse_settings(GenerateSettings, values)
+    except SettingsError as error:
+        return ERROR_BAD_SETTINGS.format(message=str(error))
+    jobs = min(jobs, parsed.n_structures)
+    edges = [parsed.n_structures * job // jobs for job in range(jobs + 1)]
+    width = max(3, len(str(jobs - 1)))
+    return {
+        f"job_{job:0{width}d}": Dict(
+            {
+                **values,
+                "first_index": parsed.first_index + edges[job],
+                "n_structures": edges[job + 1] - edges[job],
+            }
+        )
+        for job in range(jobs)
+    }
+
+
+@calcfunction
+def summarise_rounds(**rounds: Dict) -> Dict:
+    """The rounds of a loop as one table.
+
+    Args:
+        rounds: what each round found, under keys whose order is that of the rounds. Numbers and
+            texts become columns, tables of numbers (such as ``matches``) are added up.
+
+    Returns:
+        ``rounds``: a row a round, with ``round`` from 0 and ``None`` where it says nothing;
+        ``columns``: their names; ``total``: sums of whole numbers over the rounds, and the
+        sums of the tables.
+    """
+    tables = [rounds[key].get_dict() for key in sorted(rounds)]
+    columns = sorted({name for table in tables for name, v in table.items() if _scalar(v)})
+    rows = [
+        {**{name: table.get(name) for name in columns}, "round": number}
+        for number, table in enumerate(tables)
+    ]
+    total: dict[str, Any] = {}
+    for table in tables:
+        for name, value in table.items():
+            if type(value) is int and name != "round":
+                total[name] = total.get(name, 0) + value
+            elif isinstance(value, dict):
+                total[name] = _add(total.get(name, {}), value)
+    ordered = ["round", *(name for name in columns if name != "round")]
+    return Dict({"n_rounds": len(rows), "columns": ordered, "rounds": rows, "total": total})
+
+
+def _scalar(value: Any) -> bool:
+    return value is None or isinstance(value, bool | int | float | str)
+
+
+def _add(sums: Any, table: dict[str, Any]) -> dict[str, Any]:
+    result = dict(sums) if isinstance(sums, dict) else {}
+    for name, value in table.items():
+        if type(value) is int:
+            result[name] = result.get(name, 0) + value
+    return result
+
+
+def _keep(frames: Frames, labels: list[str]) -> Frames:
+    missing = [name for name in labels if name not in frames.structure and name not in frames.atom]
+    if missing:
+        known = ", ".join(sorted({*frames.structure, *frames.atom})) or "none"
+        raise FramesError(f"a set has no label '{missing[0]}'; its labels are {known}")
+    return Frames(
+        frames.numbers,
+        frames.positions,
+        frames.cells,
+        frames.pbc,
+        frames.ptr,
+        {name: np.asarray(frames.structure[name]) for name in labels if name in frames.structure},
+        {name: np.asarray(frames.atom[name]) for name in labels if name in frames.atom},
+    )

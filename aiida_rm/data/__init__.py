@@ -1,0 +1,1 @@
+"""AiiDA data nodes: sets of structures, potentials, and training states."""

@@ -1,0 +1,368 @@
+"""FramesData: a set of structures as one AiiDA node."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from aiida.common.exceptions import ModificationNotAllowed, ValidationError
+from aiida.orm import ArrayData
+from aiida.orm.pydantic import OrmMetadataField
+from numpy.typing import NDArray
+
+from aiida_rm.engine.elements import SYMBOLS, hill_formula
+from aiida_rm.engine.errors import FramesError
+from aiida_rm.engine.frames import Frames
+
+if TYPE_CHECKING:
+    from aiida.orm import StructureData
+
+#: Version of the folder and of the attributes of the node.
+SCHEMA_VERSION = 1
+#: Formulas kept in the database; the rest is only counted.
+MAX_FORMULAS = 100
+#: Little-endian types of the arrays that all Frames have, so that a hash is the same anywhere.
+_TYPES = {
+    "numbers": "u1",
+    "positions": "<f8",
+    "cells": "<f8",
+    "pbc": "?",
+    "ptr": "<i8",
+}
+
+
+class InvalidFramesError(FramesError, ValueError):
+    """Structures that cannot become a node; a ``ValueError``, as AiiDA's own nodes raise."""
+
+
+class FramesData(ArrayData):
+    """Many structures in one node, whose repository is the folder of Frames.
+
+    The node goes to a job and comes back from it without any conversion. What one would filter
+    on is in the database (see ``AttributesModel``), the bulk is in files. A node is made whole
+    and never changed; the same structures and labels always have the same hash.
+
+    >>> FramesData(frames)  # of Frames in memory
+    >>> FramesData.from_folder("output_frames")  # of a folder that a job wrote
+    """
+
+    class AttributesModel(ArrayData.AttributesModel):
+        """What can be queried, for example ``FramesData.fields.n_structures > 10``."""
+
+        n_structures: int = OrmMetadataField(description="Number of structures")
+        n_atoms: int = OrmMetadataField(description="Number of atoms of all structures together")
+        elements: list[str] = OrmMetadataField(description="Symbols, by atomic number")
+        formulas: dict[str, int] = OrmMetadataField(
+            description=f"The {MAX_FORMULAS} most common Hill formulas and how often they occur"
+        )
+        formulas_other: int = OrmMetadataField(
+            description="Number of structures whose formula is not listed"
+        )
+        pbc_kind: str = OrmMetadataField(
+            description="molecule, crystal, partial (slabs and wires), or mixed"
+        )
+        structure_labels: list[str] = OrmMetadataField(
+            description="Names of the arrays with one row a structure"
+        )
+        atom_labels: list[str] = OrmMetadataField(
+            description="Names of the arrays with one row an atom"
+        )
+        n_atoms_min: int = OrmMetadataField(description="Atoms of the smallest structure")
+        n_atoms_max: int = OrmMetadataField(description="Atoms of the largest structure")
+        volume_per_atom_min: float | None = OrmMetadataField(
+            None, description="Smallest volume per atom of a crystal, in cubic angstrom"
+        )
+        volume_per_atom_max: float | None = OrmMetadataField(
+            None, description="Largest volume per atom of a crystal, in cubic angstrom"
+        )
+        schema_version: int = OrmMetadataField(description="Version of the format")
+
+    def __init__(self, frames: Frames | None = None, **kwargs: Any) -> None:
+        """Make a node of Frames.
+
+        Args:
+            frames: the structures, with any labels.
+            kwargs: of every AiiDA node, such as ``label`` and ``description``.
+
+        Raises:
+            TypeError: ``frames`` is something else.
+            InvalidFramesError: no structures, NaN, a missing cell and the like.
+        """
+        if not isinstance(frames, Frames):
+            raise TypeError(
+                f"FramesData needs Frames, not {type(frames).__name__}; make them with a function "
+                "of aiida_rm.data.converters (nodes) or aiida_rm.engine.converters (files, ASE, "
+                "pymatgen), or read a folder with FramesData.from_folder"
+            )
+        try:
+            frames.check()
+            canonical = _canonical(frames)
+        except FramesError as error:
+            raise InvalidFramesError(str(error)) from error
+        super().__init__(**kwargs)
+        for name, array in canonical.to_arrays().items():
+            super().set_array(name, array)
+        self.base.attributes.set_many(summarise(canonical))
+
+    def initialize(self) -> None:
+        """Called by AiiDA on a new and on a loaded node."""
+        super().initialize()
+        self._frames: Frames | None = None
+
+    @classmethod
+    def from_folder(cls, path: str | os.PathLike[str], **kwargs: Any) -> FramesData:
+        """Make a node of a folder that ``Frames.save`` or a job wrote.
+
+        Raises:
+            InvalidFramesError: a file is missing, truncated, foreign, holds Python objects, or
+                a structure is unphysical.
+        """
+        try:
+            frames = Frames.load(path)
+        except FramesError as error:
+            raise InvalidFramesError(str(error)) from error
+        return cls(frames, **kwargs)
+
+    def get_frames(self) -> Frames:
+        """The structures; the arrays are read-only and kept by the node once read.
+
+        Raises:
+            InvalidFramesError: a file of the repository is not what it should be.
+        """
+        if self._frames is None:
+            try:
+                arrays = {name: self._read(name) for name in self._arraynames_from_files()}
+                self._frames = Frames.from_arrays(arrays)
+            except FramesError as error:
+                raise InvalidFramesError(str(error)) from error
+        return self._frames
+
+    def get_array(self, name: str | None = None) -> NDArray[Any]:
+        """One array, such as ``positions`` or ``structure_energy``; read-only."""
+        if name is None:
+            known = ", ".join(self.get_arraynames())
+            raise ValueError(f"FramesData holds several arrays; name one of {known}")
+        if name not in self.get_arraynames():
+            known = ", ".join(self.get_arraynames())
+            raise KeyError(f"no array '{name}'; there are {known}")
+        return self._read(name)
+
+    def clear_internal_cache(self) -> None:
+        """Let go of the arrays that the node holds in memory."""
+        super().clear_internal_cache()
+        self._frames = None
+
+    def set_array(self, name: str, array: NDArray[Any]) -> None:  # noqa: ARG002
+        """Refused: attributes and arrays are made together."""
+        raise ModificationNotAllowed(
+            "FramesData is made whole; take get_frames().with_labels(...) and make a new node"
+        )
+
+    def delete_array(self, name: str) -> None:  # noqa: ARG002
+        """Refused: attributes and arrays are made together."""
+        raise ModificationNotAllowed(
+            "FramesData is made whole; take get_frames() and make a new node of what should stay"
+        )
+
+    def __len__(self) -> int:
+        return self.n_structures
+
+    def __bool__(self) -> bool:
+        return True  # a node is there even if its length were 0
+
+    @property
+    def n_structures(self) -> int:
+        """Number of structures."""
+        return int(self.base.attributes.get("n_structures"))
+
+    @property
+    def n_atoms(self) -> int:
+        """Number of atoms of all structures together."""
+        return int(self.base.attributes.get("n_atoms"))
+
+    @property
+    def elements(self) -> list[str]:
+        """Symbols that occur, by atomic number."""
+        return list(self.base.attributes.get("elements"))
+
+    @property
+    def formulas(self) -> dict[str, int]:
+        """The most common formulas and how often they occur."""
+        return dict(self.base.attributes.get("formulas"))
+
+    @property
+    def pbc_kind(self) -> str:
+        """The periodicity: molecule, crystal, partial or mixed."""
+        return str(self.base.attributes.get("pbc_kind"))
+
+    @property
+    def structure_labels(self) -> list[str]:
+        """Names of the arrays with one row a structure."""
+        return list(self.base.attributes.get("structure_labels"))
+
+    @property
+    def atom_labels(self) -> list[str]:
+        """Names of the arrays with one row an atom."""
+        return list(self.base.attributes.get("atom_labels"))
+
+    def get_structure(self, index: int) -> StructureData:
+        """One structure as an unstored StructureData, without provenance.
+
+        To keep the link from these frames to the structure, use the calcfunction
+        ``aiida_rm.calculations.functions.extract_structure`` instead.
+
+        Raises:
+            IndexError: there is no such structure.
+        """
+        from aiida_rm.data.converters import to_structure
+
+        self._check_index(index)
+        return to_structure(self.get_frames(), index)
+
+    def get_ase(self, index: int) -> Any:
+        """One structure as ``ase.Atoms``.
+
+        Raises:
+            IndexError: there is no such structure.
+        """
+        from aiida_rm.engine.converters import to_ase
+
+        self._check_index(index)
+        return to_ase(self.get_frames(), index)
+
+    def local_copy_list(self, folder_name: str) -> list[tuple[str, str, str]]:
+        """What puts these frames into ``folder_name`` of a job's folder.
+
+        Returns:
+            Triples of node, file and target for ``CalcInfo.local_copy_list``.
+        """
+        return [
+            (self.uuid, f"{name}.npy", f"{folder_name}/{name}.npy")
+            for name in sorted(self._arraynames_from_files())
+        ]
+
+    def _check_index(self, index: int) -> None:
+        if not 0 <= index < len(self):
+            raise IndexError(f"structure {index} does not exist; the node holds 0..{len(self) - 1}")
+
+    def _read(self, name: str) -> NDArray[Any]:
+        content = self.base.repository.get_object_content(f"{name}.npy", mode="rb")
+        return parse_npy(content, f"{name}.npy")
+
+    def _validate(self) -> bool:
+        """Called by AiiDA before storing."""
+        super()._validate()
+        try:
+            wanted = summarise(self.get_frames())
+        except FramesError as error:
+            raise ValidationError(str(error)) from error
+        found = {name: self.base.attributes.get(name, None) for name in wanted}
+        wrong = [name for name, value in wanted.items() if found[name] != value]
+        if wrong:
+            raise ValidationError(
+                f"the attributes {', '.join(wrong)} do not fit the arrays; do not set them by hand"
+            )
+        return True
+
+
+def parse_npy(content: bytes, name: str) -> NDArray[Any]:
+    """Read an array without trusting its header; nothing is unpickled, nothing copied.
+
+    Args:
+        content: the whole file.
+        name: its name, for the message.
+
+    Raises:
+        InvalidFramesError: not a ``.npy`` file, of Python objects, or of another size than its
+            header says.
+    """
+    stream = io.BytesIO(content)
+    try:
+        version = np.lib.format.read_magic(stream)
+        # Version 3 is for names of columns, which our arrays do not have.
+        first = version == (1, 0)
+        read = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = read(stream)
+    except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
+        raise InvalidFramesError(f"'{name}' cannot be read as an array: {error}") from error
+    if dtype.hasobject or dtype.kind not in "biufU" or dtype.itemsize == 0:
+        raise InvalidFramesError(f"'{name}' holds {dtype}; only numbers and text are read")
+    count = 1
+    for length in shape:  # Python integers: a huge shape cannot overflow
+        count *= int(length)
+    if min(shape, default=0) < 0 or count * dtype.itemsize != len(content) - stream.tell():
+        raise InvalidFramesError(
+            f"'{name}' is damaged: its header says {shape} of {dtype}, "
+            f"but {len(content) - stream.tell()} bytes follow"
+        )
+    if count == 0:
+        return np.empty(shape, dtype)
+    array = np.frombuffer(content, dtype, count=count, offset=stream.tell())
+    return array.reshape(shape, order="F" if fortran else "C")
+
+
+def summarise(frames: Frames) -> dict[str, Any]:
+    """The attributes of the node of these frames."""
+    counts = frames.counts
+    formulas = count_formulas(frames)
+    common = sorted(formulas.items(), key=lambda item: (-item[1], item[0]))[:MAX_FORMULAS]
+    per_atom = frames.volumes / counts
+    crystals = per_atom[np.isfinite(per_atom)]
+    return {
+        "n_structures": len(frames),
+        "n_atoms": frames.n_atoms,
+        "elements": list(frames.elements),
+        "formulas": dict(common),
+        "formulas_other": len(frames) - sum(count for _, count in common),
+        "pbc_kind": _pbc_kind(frames.pbc),
+        "structure_labels": sorted(frames.structure),
+        "atom_labels": sorted(frames.atom),
+        "n_atoms_min": int(counts.min()),
+        "n_atoms_max": int(counts.max()),
+        # Rounded, so that the last bits of another machine's algebra do not change the hash.
+        "volume_per_atom_min": round(float(crystals.min()), 6) if len(crystals) else None,
+        "volume_per_atom_max": round(float(crystals.max()), 6) if len(crystals) else None,
+        "schema_version": SCHEMA_VERSION,
+    }
+
+
+def count_formulas(frames: Frames) -> Counter[str]:
+    """How often each Hill formula occurs; quick for very many structures."""
+    present, which = np.unique(frames.numbers, return_inverse=True)
+    flat = frames.batch * len(present) + which.reshape(-1)
+    table = np.bincount(flat, minlength=len(frames) * len(present))
+    rows, times = np.unique(table.reshape(len(frames), len(present)), axis=0, return_counts=True)
+    result: Counter[str] = Counter()
+    for row, count in zip(rows, times, strict=True):
+        symbols = {SYMBOLS[z]: int(n) for z, n in zip(present, row, strict=True) if n}
+        result[hill_formula(symbols)] += int(count)
+    return result
+
+
+def _pbc_kind(pbc: NDArray[Any]) -> str:
+    directions = np.unique(pbc.sum(axis=1))
+    kinds = {"molecule" if n == 0 else "crystal" if n == 3 else "partial" for n in directions}
+    return kinds.pop() if len(kinds) == 1 else "mixed"
+
+
+def _canonical(frames: Frames) -> Frames:
+    """The same frames in types that do not depend on the machine nor on how they were made."""
+    core = {
+        name: np.asarray(getattr(frames, name)).astype(kind, copy=False)
+        for name, kind in _TYPES.items()
+    }
+    return Frames(
+        **core,
+        structure={name: _canonical_label(frames.structure[name]) for name in frames.structure},
+        atom={name: _canonical_label(frames.atom[name]) for name in frames.atom},
+    )
+
+
+def _canonical_label(array: NDArray[Any]) -> NDArray[Any]:
+    if array.dtype.kind == "U":
+        width = int(np.char.str_len(array).max(initial=1)) if array.size else 1
+        return array.astype(f"<U{max(width, 1)}", copy=False)
+    return array.astype(array.dtype.newbyteorder("<"), copy=False)

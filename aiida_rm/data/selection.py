@@ -1,0 +1,147 @@
+"""Choosing structures by rules on their labels.
+
+A rule is a name and a value in a table, and a structure must meet them all:
+
+- ``{"valid": true}``, ``{"spacegroup": 227}``, ``{"match": "diamond"}``: the label equals it;
+- ``{"match": ["diamond", "graphite"]}``: the label is one of the list;
+- ``{"min_energy_per_atom": 0.0, "max_fmax": 1e-3}``: a number at least or at most so large (NaN
+  never is). A label that itself begins with ``min_`` or ``max_``, such as ``min_distance``, is
+  compared by ``min_min_distance``;
+- ``{"sort": "energy_per_atom"}``: in this order (``"-energy_per_atom"``: largest first), NaN last;
+- ``{"limit": 10}``: the first ten of what is left.
+
+Besides the labels of the frames there are ``n_atoms``, ``formula`` and ``volume_per_atom``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aiida_rm.engine.frames import Frames
+
+Array = NDArray[Any]
+
+#: What every set of structures can be asked for, unless a label has that name.
+_DERIVED: dict[str, Callable[[Frames], Array]] = {
+    "n_atoms": lambda frames: np.asarray(frames.counts),
+    "formula": lambda frames: np.array(frames.formulas(), dtype=str),
+    "volume_per_atom": lambda frames: np.asarray(frames.volumes / frames.counts),
+}
+_ORDER = ("sort", "limit")
+
+
+class RuleError(ValueError):
+    """A rule is unknown or cannot be applied; the message names it and what is known."""
+
+
+def select_indices(frames: Frames, rules: Mapping[str, Any]) -> NDArray[np.int64]:
+    """Indices of the structures that meet all rules, in the order that the rules ask for.
+
+    Args:
+        frames: the structures with their labels.
+        rules: see the head of this module.
+
+    Returns:
+        (N,) indices; none when nothing meets the rules.
+
+    Raises:
+        RuleError: a name is unknown, or a value does not fit the label.
+    """
+    check_rules(rules)
+    mask = np.ones(len(frames), bool)
+    for name, value in rules.items():
+        if name not in _ORDER:
+            mask &= _meets(frames, name, value)
+    chosen = np.flatnonzero(mask).astype(np.int64)
+    if "sort" in rules:
+        chosen = chosen[_order(frames, rules["sort"], chosen)]
+    return chosen[: rules.get("limit", len(chosen))]
+
+
+def check_rules(rules: Mapping[str, Any]) -> None:
+    """Refuse what is wrong whatever the labels are; of use before anything runs.
+
+    Raises:
+        RuleError: a value of the wrong type, an empty list, a limit below 1.
+    """
+    if not isinstance(rules, Mapping):
+        raise RuleError("the rules must be a table of names and values")
+    for name, value in rules.items():
+        if name == "limit":
+            if type(value) is not int or value < 1:
+                raise RuleError(f"'limit' must be a whole number from 1, is {value!r}")
+        elif name == "sort":
+            if not isinstance(value, str) or not value.strip("-"):
+                raise RuleError(f"'sort' must be the name of a label, is {value!r}")
+        elif isinstance(value, list | tuple):
+            if not value:
+                raise RuleError(f"'{name}' is an empty list, which nothing can meet; remove it")
+        elif not isinstance(value, bool | int | float | str):
+            raise RuleError(f"'{name}' must be true, false, a number, text or a list: {value!r}")
+
+
+def known_names(frames: Frames) -> list[str]:
+    """Names that a rule may have: labels with one value a structure, and what follows of all."""
+    labels = [name for name, values in frames.structure.items() if values.ndim == 1]
+    return sorted({*labels, *_DERIVED})
+
+
+def _meets(frames: Frames, name: str, value: Any) -> NDArray[np.bool_]:
+    if name in known_names(frames):
+        values = _values(frames, name)
+        items = list(value) if isinstance(value, list | tuple) else [value]
+        for item in items:
+            _check_type(name, values, item)
+        return np.isin(values, np.array(items))
+    bound, _, label = name.partition("_")
+    if bound in ("min", "max") and label in known_names(frames):
+        values = _values(frames, label)
+        if values.dtype.kind not in "iuf" or type(value) not in (int, float):
+            raise RuleError(f"'{name}' compares numbers, but is {value!r} for {values.dtype}")
+        return np.asarray(values >= value if bound == "min" else values <= value)
+    raise RuleError(_unknown(frames, name))
+
+
+def _order(frames: Frames, key: str, chosen: Array) -> Array:
+    name = key.removeprefix("-")
+    if name not in known_names(frames):
+        raise RuleError(_unknown(frames, f"sort: {name}"))
+    values = _values(frames, name)[chosen]
+    _, ranks = np.unique(values, return_inverse=True, equal_nan=True)
+    ranks = np.asarray(ranks).reshape(-1)
+    if key.startswith("-"):
+        ranks = -ranks
+    if values.dtype.kind == "f":
+        ranks = np.where(np.isnan(values), len(values) + 1, ranks)
+    return np.argsort(ranks, kind="stable")
+
+
+def _values(frames: Frames, name: str) -> Array:
+    if name in frames.structure:
+        return np.asarray(frames.structure[name])
+    return _DERIVED[name](frames)
+
+
+def _check_type(name: str, values: Array, item: Any) -> None:
+    kind = values.dtype.kind
+    wanted: tuple[str, tuple[type, ...]]
+    if kind == "b":
+        wanted = ("true or false", (bool,))
+    elif kind == "U":
+        wanted = ("text", (str,))
+    else:
+        wanted = ("a number", (int, float))
+    if type(item) not in wanted[1]:
+        raise RuleError(f"'{name}' must be {wanted[0]}, is {item!r}")
+
+
+def _unknown(frames: Frames, name: str) -> str:
+    known = ", ".join(known_names(frames))
+    return (
+        f"'{name}' is no rule for these structures; known are {known}, the same with min_ or "
+        "max_ before a number, sort and limit"
+    )
