@@ -1,0 +1,100 @@
+"""rm.train: perturbed structures to a potential."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from aiida import orm
+from aiida.engine import CalcJobProcessSpec
+
+from aiida_rm.calculations.base import EngineCalculation, define_cut_short
+from aiida_rm.data.frames import FramesData
+from aiida_rm.data.potential import PotentialData
+from aiida_rm.data.training_state import TrainingStateData
+from aiida_rm.engine import files
+
+
+class TrainCalculation(EngineCalculation):
+    """Train a potential on the fictitious response, anew, from a potential, or from a state."""
+
+    TASK = "train"
+    TEMPORARY = (files.OUTPUT_POTENTIAL, files.OUTPUT_STATE)
+
+    @classmethod
+    def define(cls, spec: CalcJobProcessSpec) -> None:
+        """Perturbed structures in, a potential out; a state when it was cut short."""
+        super().define(spec)
+        spec.input(
+            "frames",
+            valid_type=FramesData,
+            help="Perturbed structures with their targets: the output of rm.perturb.",
+        )
+        spec.input(
+            "potential",
+            valid_type=PotentialData,
+            required=False,
+            help="Begin with the weights of this potential (warm start).",
+        )
+        spec.input(
+            "state",
+            valid_type=TrainingStateData,
+            required=False,
+            help="Go on where a training with the same inputs was cut short.",
+        )
+        spec.output("potential", valid_type=PotentialData, required=False, help="The potential.")
+        spec.output(
+            "state",
+            valid_type=TrainingStateData,
+            required=False,
+            help="What it takes to go on; only when the training was cut short.",
+        )
+        spec.output(
+            "learning_curves",
+            valid_type=orm.ArrayData,
+            required=False,
+            help="One array a quantity, one value an epoch: loss, validation_loss, force_error...",
+        )
+        define_cut_short(spec, resumable=True)
+
+    @classmethod
+    def validate_together(cls, inputs: Mapping[str, Any]) -> str | None:
+        """Refuse structures without targets, and a potential that lacks an element of theirs."""
+        frames = inputs.get("frames")
+        if frames is None:
+            return None
+        message = missing_targets(frames)
+        potential = inputs.get("potential")
+        if message is None and potential is not None:
+            absent = [symbol for symbol in frames.elements if symbol not in potential.elements]
+            if absent:
+                return (
+                    f"`potential` knows {', '.join(potential.elements)}, but `frames` also hold "
+                    f"{', '.join(absent)}; leave `potential` out to train anew"
+                )
+        return message
+
+    def copies(self) -> list[tuple[str, str, str]]:
+        """The structures; the weights or the state to begin with."""
+        copies = list(self.inputs.frames.local_copy_list(files.INPUT_FRAMES))
+        for name, target in (
+            ("potential", files.INPUT_POTENTIAL),
+            ("state", files.INPUT_STATE),
+        ):
+            node = self.inputs.get(name)
+            if node is not None:
+                copies.append((node.uuid, node.filename, target))
+        return copies
+
+
+def missing_targets(frames: FramesData) -> str | None:
+    """Say which targets a set of structures lacks to be trained on, or None."""
+    missing = [] if "force" in frames.atom_labels else ["force"]
+    if frames.pbc_kind != "molecule" and "stress" not in frames.structure_labels:
+        missing.append("stress")
+    if not missing:
+        return None
+    return (
+        f"`frames` lack the label{'s' if len(missing) > 1 else ''} {' and '.join(missing)}; "
+        "run rm.perturb first and give its output `frames`"
+    )

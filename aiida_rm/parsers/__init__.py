@@ -1,0 +1,1 @@
+"""Parsers: one a job, under the same entry point name."""

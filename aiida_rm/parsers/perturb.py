@@ -1,0 +1,27 @@
+"""Parser of rm.perturb."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from aiida_rm.engine.frames import Frames
+from aiida_rm.parsers.frames import FramesParser
+
+
+class PerturbParser(FramesParser):
+    """Attach the perturbed structures."""
+
+    TASK = "perturb"
+    STRUCTURE_LABELS = ("energy", "stress", "parent")
+    ATOM_LABELS = ("force",)
+
+    def check(self, frames: Frames) -> str | None:
+        """Each structure must come from one of the input, and its targets must be finite."""
+        frames.check()
+        parents = frames.structure["parent"]
+        count = len(self.node.inputs.frames.get_frames())
+        if parents.dtype.kind not in "iu" or parents.min() < 0 or parents.max() >= count:
+            return f"the label parent points outside the {count} structures of the input"
+        if not np.isfinite(frames.atom["force"]).all():
+            return "a target force is not a finite number"
+        return None

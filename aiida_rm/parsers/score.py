@@ -1,0 +1,24 @@
+"""Parser of rm.score."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from aiida_rm.engine.frames import Frames
+from aiida_rm.parsers.frames import FramesParser
+
+
+class ScoreParser(FramesParser):
+    """Attach the judged structures."""
+
+    TASK = "score"
+    STRUCTURE_LABELS = ("valid", "unique", "novel", "match", "spacegroup")
+
+    def check(self, frames: Frames) -> str | None:
+        """The structures must be those of the input, in its order."""
+        given = self.node.inputs.frames.get_frames()
+        if not (
+            np.array_equal(frames.ptr, given.ptr) and np.array_equal(frames.numbers, given.numbers)
+        ):
+            return "the structures are not those of the input"
+        return None

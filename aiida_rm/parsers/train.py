@@ -1,0 +1,49 @@
+"""Parser of rm.train."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from aiida import orm
+
+from aiida_rm.data.potential import PotentialData
+from aiida_rm.data.training_state import TrainingStateData
+from aiida_rm.engine import files
+from aiida_rm.engine.errors import EngineError
+from aiida_rm.parsers.base import EngineParser
+from aiida_rm.parsers.reading import read_metrics
+
+
+class TrainParser(EngineParser):
+    """Attach the potential, the learning curves, and a state when the job was cut short."""
+
+    TASK = "train"
+    MISSING = "ERROR_POTENTIAL_MISSING"
+
+    def collect(self, folder: Path) -> str | None:
+        """Attach what is valid; the potential is what a finished job must have."""
+        curves = read_metrics(self.read(files.METRICS) or b"")
+        if curves:
+            node = orm.ArrayData()
+            for name, array in curves.items():
+                node.set_array(name, array)
+            self.out("learning_curves", node)
+        if not self.finished:
+            self._attach("state", folder / files.OUTPUT_STATE, TrainingStateData)
+        return self._attach("potential", folder / files.OUTPUT_POTENTIAL, PotentialData)
+
+    def progress(self) -> str:
+        """The epoch and step of the state."""
+        if not self.has_state:
+            return super().progress()
+        state = self.outputs.state
+        return f"at epoch {state.epoch}, step {state.step}"
+
+    def _attach(self, label: str, path: Path, kind: type[orm.SinglefileData]) -> str | None:
+        if path.is_symlink() or not path.is_file():
+            return f"the file '{path.name}' did not come back"
+        try:
+            self.out(label, kind(path))
+        except (EngineError, OSError, ValueError, TypeError, KeyError) as error:
+            return f"'{path.name}': {error}"
+        return None

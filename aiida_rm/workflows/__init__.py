@@ -1,0 +1,1 @@
+"""Work chains: train, generate, validate, and the loop of all three."""
