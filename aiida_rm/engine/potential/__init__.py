@@ -1,0 +1,17 @@
+"""The trained potential: network, repulsive core, energy to forces and stress, file format."""
+
+from aiida_rm.engine.potential.local import LocalHyperparameters
+from aiida_rm.engine.potential.potential import (
+    Potential,
+    Prediction,
+    read_safetensors,
+    write_safetensors,
+)
+
+__all__ = [
+    "LocalHyperparameters",
+    "Potential",
+    "Prediction",
+    "read_safetensors",
+    "write_safetensors",
+]

@@ -1,0 +1,154 @@
+"""A strictly local, body-ordered, invariant network: no message passing, few parameters.
+
+Each atom's surroundings are expanded in radial functions and solid harmonics (a neighbour
+density), contracted to invariants of two, three and four bodies, and read out by a small
+perceptron: the atomic cluster expansion (Drautz, Phys. Rev. B 99, 014104, 2019) with a learnt
+radial basis. From one structure, small and local generalises best (docs/benchmarks.md).
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor, nn
+
+from aiida_rm.engine.elements import MAX_NUMBER
+from aiida_rm.engine.potential.harmonics import gaunt, solid_harmonics, triples
+
+#: Directions fade out below this distance (angstrom), so that forces stay finite on overlap.
+SOFTENING = 0.3
+
+
+@dataclass(frozen=True)
+class LocalHyperparameters:
+    """What fixes the shape of the network; see TrainSettings for the meaning."""
+
+    cutoff: float
+    channels: int
+    radial: int
+    l_max: int
+    hidden: tuple[int, ...]
+    element_channels: int
+
+    def to_plain(self) -> dict[str, object]:
+        """For the header of a potential file."""
+        return {**asdict(self), "hidden": list(self.hidden)}
+
+
+class LocalNetwork(nn.Module):
+    """Energies of atoms from their surroundings within the cutoff.
+
+    Shapes: E edges, A atoms, k element channels, n radial functions, c channels, m harmonics.
+    """
+
+    feature_mean: Tensor
+    feature_scale: Tensor
+    density_scale: Tensor
+
+    def __init__(self, shape: LocalHyperparameters) -> None:
+        super().__init__()
+        self.shape = shape
+        self.sender = nn.Embedding(MAX_NUMBER + 1, shape.element_channels)
+        self.centre = nn.Embedding(MAX_NUMBER + 1, shape.element_channels)
+        columns = shape.element_channels * shape.radial
+        self.mix = nn.Parameter(
+            torch.randn(shape.l_max + 1, columns, shape.channels) / columns**0.5
+        )
+        self.couplings = triples(shape.l_max)
+        for index, coupling in enumerate(self.couplings):
+            tensor = torch.from_numpy(gaunt(*coupling)).to(torch.get_default_dtype())
+            self.register_buffer(f"gaunt_{index}", tensor, persistent=False)
+        features = shape.channels * (1 + shape.l_max + len(self.couplings))
+        self.register_buffer("density_scale", torch.ones(()))
+        self.register_buffer("feature_mean", torch.zeros(features))
+        self.register_buffer("feature_scale", torch.ones(features))
+        widths = [features + shape.element_channels, *shape.hidden]
+        layers: list[nn.Module] = []
+        for before, after in itertools.pairwise(widths):
+            layers += [nn.Linear(before, after), nn.SiLU()]
+        self.deep = nn.Sequential(*layers, nn.Linear(widths[-1], 1))
+        self.linear = nn.Linear(features, 1, bias=False)
+        # Begin near zero: the core alone.
+        nn.init.zeros_(self.linear.weight)
+        last = self.deep[-1].weight
+        last.data.mul_(0.1)
+        if shape.element_channels == 1:
+            # One element, or one channel: a constant is all that an embedding can say.
+            nn.init.ones_(self.sender.weight)
+            nn.init.zeros_(self.centre.weight)
+            self.sender.weight.requires_grad_(False)
+            self.centre.weight.requires_grad_(False)
+
+    def forward(self, vectors: Tensor, edge_index: Tensor, numbers: Tensor) -> Tensor:
+        """(A,) energies, from edge vectors (E, 3), sorted edges (2, E) and numbers (A,)."""
+        features = (self.features(vectors, edge_index, numbers) - self.feature_mean) * (
+            self.feature_scale
+        )
+        deep = self.deep(torch.cat([features, self.centre(numbers)], -1))
+        return (deep + self.linear(features))[:, 0]
+
+    def features(self, vectors: Tensor, edge_index: Tensor, numbers: Tensor) -> Tensor:
+        """(A, F) invariants of the surroundings of each atom, not yet standardised."""
+        density = self.density(vectors, edge_index, numbers) * self.density_scale
+        blocks = [
+            torch.matmul(self.mix[ell].T, density[..., ell**2 : (ell + 1) ** 2])
+            for ell in range(self.shape.l_max + 1)
+        ]
+        invariants = [blocks[0][..., 0]]
+        invariants += [block.square().sum(-1) for block in blocks[1:]]
+        for index, (i, j, k) in enumerate(self.couplings):
+            tensor = getattr(self, f"gaunt_{index}")
+            pair = torch.einsum("ncx,xyz->ncyz", blocks[i], tensor)
+            single = torch.matmul(blocks[j][:, :, None, :], pair)[:, :, 0]
+            invariants.append((single * blocks[k]).sum(-1))
+        return torch.cat(invariants, -1)
+
+    def density(self, vectors: Tensor, edge_index: Tensor, numbers: Tensor) -> Tensor:
+        """(A, k n, m): sum over neighbours of element x radial function x harmonic."""
+        atoms = len(numbers)
+        centre, neighbour = edge_index[0], edge_index[1]
+        squares = vectors.square().sum(-1)
+        radial = self.radial(torch.sqrt(squares + 1e-12))
+        if self.shape.element_channels > 1:
+            weights = self.sender(numbers)[neighbour]
+            radial = (weights[:, :, None] * radial[:, None, :]).flatten(1)
+        directions = vectors / torch.sqrt(squares + SOFTENING**2)[:, None]
+        angular = solid_harmonics(directions, self.shape.l_max)
+        # Padded to the atom with most neighbours, the sum is one batched matrix product.
+        counts = torch.bincount(centre, minlength=atoms)
+        width = int(counts.max()) if len(centre) else 0
+        starts = torch.cumsum(counts, 0) - counts
+        slots = torch.arange(len(centre), device=centre.device) - starts[centre] + centre * width
+        left = _pad(radial, slots, atoms, width)
+        right = _pad(angular, slots, atoms, width)
+        return torch.bmm(left.transpose(1, 2), right)
+
+    def radial(self, distances: Tensor) -> Tensor:
+        """(E, n) Bessel functions times a cutoff with two continuous derivatives."""
+        cutoff = self.shape.cutoff
+        orders = torch.arange(
+            1, self.shape.radial + 1, dtype=distances.dtype, device=distances.device
+        )
+        scaled = distances / cutoff
+        # sinc, not sin(x) / x: finite, with finite slope, at zero distance.
+        waves = torch.sinc(orders * scaled[:, None]) * orders
+        x = torch.clamp(scaled, max=1.0)
+        fade = 1 - x**3 * (10 - 15 * x + 6 * x * x)
+        return waves * fade[:, None]
+
+    @torch.no_grad()
+    def standardise(self, vectors: Tensor, edge_index: Tensor, numbers: Tensor) -> None:
+        """Set the scales of densities and features from a first batch."""
+        density = self.density(vectors, edge_index, numbers)
+        self.density_scale.fill_(1.0 / float(density.square().mean().sqrt() + 1e-6))
+        features = self.features(vectors, edge_index, numbers)
+        self.feature_mean.copy_(features.mean(0))
+        self.feature_scale.copy_(1.0 / (features.std(0, unbiased=False) + 1e-3))
+
+
+def _pad(values: Tensor, slots: Tensor, atoms: int, width: int) -> Tensor:
+    """(E, F) to (A, width, F), zeros where an atom has fewer neighbours."""
+    padded = values.new_zeros((atoms * width, values.shape[1]))
+    return padded.index_copy(0, slots, values).view(atoms, width, values.shape[1])

@@ -1,0 +1,217 @@
+"""The potential: a network plus the repulsive core, its forces and stress, and its file."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from aiida_rm.engine.elements import MAX_NUMBER, SYMBOLS
+from aiida_rm.engine.errors import DiskError, PotentialError
+from aiida_rm.engine.files import SCHEMA_VERSION
+from aiida_rm.engine.neighbors import Graph
+from aiida_rm.engine.potential.core import core_energy
+from aiida_rm.engine.potential.local import LocalHyperparameters, LocalNetwork
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """E~ and its derivatives for S structures and A atoms.
+
+    Attributes:
+        energy: (S,) E~.
+        forces: (A, 3) -dE~/dx.
+        stress: (S, 3, 3) dE~/dstrain over the volume; zero where there is no cell.
+        atom_energy: (A,) each atom's share of E~.
+    """
+
+    energy: Tensor
+    forces: Tensor
+    stress: Tensor
+    atom_energy: Tensor
+
+
+class Potential(nn.Module):
+    """E~ = sum of the network's atomic energies + core repulsion + a constant per element.
+
+    The constants are a gauge (training never sees energies): they put the stable structures
+    of the training set at about zero.
+    """
+
+    element_energy: Tensor
+
+    def __init__(
+        self, shape: LocalHyperparameters, core_radius: float, core_strength: float
+    ) -> None:
+        super().__init__()
+        self.network = LocalNetwork(shape)
+        self.core_radius = core_radius
+        self.core_strength = core_strength
+        self.register_buffer("element_energy", torch.zeros(MAX_NUMBER + 1))
+        self.elements: tuple[str, ...] = ()
+        self.notes: dict[str, Any] = {}
+
+    @property
+    def cutoff(self) -> float:
+        """Angstrom."""
+        return max(self.network.shape.cutoff, self.core_radius)
+
+    @property
+    def n_parameters(self) -> int:
+        """Numbers that training changes."""
+        return sum(p.numel() for p in self.parameters() if p.requires_grad)
+
+    def atom_energies(self, vectors: Tensor, graph: Graph) -> Tensor:
+        """(A,) energies from the edge vectors (E, 3) of a graph."""
+        network: Tensor = self.network(vectors, graph.edge_index, graph.numbers)
+        pairs = core_energy(vectors.square().sum(-1), self.core_radius, self.core_strength)
+        repulsion = torch.zeros_like(network).index_add(0, graph.edge_index[0], 0.5 * pairs)
+        return network + repulsion + self.element_energy[graph.numbers]
+
+    def forward(self, graph: Graph, *, create_graph: bool = False) -> Prediction:
+        """E~, forces and stress; ``create_graph`` keeps what a loss on them needs."""
+        vectors = graph.edge_vectors().detach().requires_grad_(True)
+        with torch.enable_grad():
+            atoms = self.atom_energies(vectors, graph)
+            (slope,) = torch.autograd.grad(atoms.sum(), vectors, create_graph=create_graph)
+        if not create_graph:
+            vectors, atoms = vectors.detach(), atoms.detach()
+        structures = graph.n_structures
+        centre, neighbour = graph.edge_index[0], graph.edge_index[1]
+        forces = torch.zeros_like(graph.positions)
+        forces = forces.index_add(0, centre, slope).index_add(0, neighbour, -slope)
+        owner = graph.batch[centre]
+        virial = (vectors[:, :, None] * slope[:, None, :]).flatten(1)
+        virial = virial.new_zeros((structures, 9)).index_add(0, owner, virial).view(-1, 3, 3)
+        volumes = torch.linalg.det(graph.cells).abs()
+        volumes = torch.where(graph.periodic, volumes, torch.full_like(volumes, torch.inf))
+        stress = 0.5 * (virial + virial.transpose(1, 2)) / volumes[:, None, None]
+        energy = atoms.new_zeros(structures).index_add(0, graph.batch, atoms)
+        return Prediction(energy=energy, forces=forces, stress=stress, atom_energy=atoms)
+
+    def header(self) -> dict[str, Any]:
+        """What the file says of itself; only plain values, nothing of time or place."""
+        return {
+            "schema": SCHEMA_VERSION,
+            "kind": "potential",
+            "architecture": "local",
+            "elements": list(self.elements),
+            "cutoff": self.network.shape.cutoff,
+            "n_parameters": self.n_parameters,
+            "dtype": str(self.element_energy.dtype).removeprefix("torch."),
+            "hyperparameters": self.network.shape.to_plain(),
+            "core": {"radius": self.core_radius, "strength": self.core_strength},
+            **self.notes,
+        }
+
+    def require_elements(self, symbols: set[str]) -> None:
+        """Refuse elements that the training set did not hold.
+
+        Raises:
+            PotentialError: with both lists.
+        """
+        unknown = sorted(symbols - set(self.elements))
+        if unknown:
+            raise PotentialError(
+                f"the potential never saw {', '.join(unknown)}; it was trained on "
+                f"{', '.join(self.elements)}. Ask for those, or train with structures that "
+                f"hold {', '.join(unknown)}"
+            )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write weights and header; the file appears under its name only when whole."""
+        tensors = {name: value.detach().cpu() for name, value in self.state_dict().items()}
+        write_safetensors(path, tensors, self.header())
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str = "cpu",
+    ) -> Potential:
+        """Read a file that :meth:`save` wrote.
+
+        Raises:
+            PotentialError: it is missing, damaged, foreign, or of a newer version.
+        """
+        tensors, header = read_safetensors(path, "potential")
+        try:
+            values = dict(header["hyperparameters"])
+            values["hidden"] = tuple(int(width) for width in values["hidden"])
+            shape = LocalHyperparameters(**{f.name: values[f.name] for f in fields(LocalHyperparameters)})
+            core = header["core"]
+            potential = cls(shape, float(core["radius"]), float(core["strength"]))
+            elements = tuple(str(symbol) for symbol in header["elements"])
+            own = set(potential.header()) | {"training"}
+            potential.elements = elements
+            potential.notes = {k: v for k, v in header.items() if k not in own or k == "training"}
+            potential.to(tensors["element_energy"].dtype)
+            potential.load_state_dict(tensors)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise PotentialError(
+                f"'{Path(path).name}' is damaged or not from this version: {error}"
+            ) from error
+        if not elements or any(symbol not in SYMBOLS[1:] for symbol in elements):
+            raise PotentialError(f"'{Path(path).name}' names no known elements")
+        if any(not torch.isfinite(value).all() for value in tensors.values()):
+            raise PotentialError(f"'{Path(path).name}' holds weights that are not finite")
+        return potential.to(device=device, dtype=dtype)
+
+
+def write_safetensors(
+    path: str | os.PathLike[str], tensors: dict[str, Tensor], header: dict[str, Any]
+) -> None:
+    """Write tensors and a JSON header atomically; equal content gives equal bytes.
+
+    Raises:
+        DiskError: the file cannot be written.
+    """
+    target = Path(path)
+    temporary = target.with_name(target.name + ".tmp")
+    # One metadata key alone: safetensors does not keep the order of several.
+    metadata = {"header": json.dumps(header, sort_keys=True, allow_nan=False)}
+    whole = {name: tensor.contiguous() for name, tensor in sorted(tensors.items())}
+    try:
+        save_file(whole, temporary, metadata=metadata)
+        with temporary.open("rb") as handle:
+            os.fsync(handle.fileno())
+        temporary.replace(target)
+    except (OSError, SafetensorError) as error:
+        temporary.unlink(missing_ok=True)
+        raise DiskError(
+            f"'{target.name}' could not be written ({error}); free some disk space and rerun"
+        ) from error
+
+
+def read_safetensors(
+    path: str | os.PathLike[str], kind: str
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read tensors and header.
+
+    Raises:
+        PotentialError: it is missing, damaged, of another kind, or of a newer version.
+    """
+    name = Path(path).name
+    try:
+        with safe_open(path, framework="pt") as handle:
+            header = json.loads((handle.metadata() or {})["header"])
+            tensors = {key: handle.get_tensor(key) for key in handle.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise PotentialError(f"'{name}' is not a {kind} file, or damaged: {error}") from error
+    if not isinstance(header, dict) or header.get("kind") != kind:
+        raise PotentialError(f"'{name}' is not a {kind} file")
+    if header.get("schema") != SCHEMA_VERSION:
+        raise PotentialError(
+            f"'{name}' has schema version {header.get('schema')}, this engine reads "
+            f"{SCHEMA_VERSION}; use the aiida-rm that wrote it"
+        )
+    return tensors, header

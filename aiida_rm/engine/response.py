@@ -1,0 +1,221 @@
+"""Stable structures to perturbed ones with their fictitious response (arXiv:2405.09057).
+
+One energy is written down, in one frame of reference, and every target is its derivative.
+A stable structure has positions x0, cell h0 (rows) and volume V0; the perturbed one x and h.
+With F = h0^-1 h the stable positions move along with the cell, so
+
+    d   = x - x0 F                                      displacement from home
+    eps = (F F^T - 1) / 2                               Green-Lagrange strain
+    E~  = k/2 sum d^2 + sum_pairs v(r) + V0 (lambda/2 tr(eps)^2 + mu eps:eps)
+
+    forces = -dE~/dx,      stress = (1/V) dE~/d(strain of x and h together).
+
+v is the core repulsion (potential/core.py), lambda and mu the Lame constants of an isotropic
+solid. The stress therefore holds the springs' virial, sum d d^T / V, besides Hooke's law.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from aiida_rm.engine.errors import FramesError
+from aiida_rm.engine.frames import Frames, concatenate
+from aiida_rm.engine.neighbors import Graph, build_graph
+from aiida_rm.engine.potential.core import core_energy
+from aiida_rm.engine.settings import PerturbSettings
+
+Array = NDArray[np.float64]
+#: Perturbed structures whose targets are computed in one go.
+_CHUNK = 512
+
+
+@dataclass(frozen=True)
+class Response:
+    """E~ and its derivatives: energy (S,), forces (A, 3), stress (S, 3, 3)."""
+
+    energy: Tensor
+    forces: Tensor
+    stress: Tensor
+
+
+def fictitious_energy(
+    graph: Graph, home: Tensor, home_cells: Tensor, settings: PerturbSettings
+) -> Tensor:
+    """E~ of perturbed structures (the equation above).
+
+    Args:
+        graph: the perturbed structures, with edges up to the core radius.
+        home: (A, 3) stable positions x0.
+        home_cells: (S, 3, 3) stable cells h0; ignored where not periodic.
+        settings: spring, elastic constants and core.
+
+    Returns:
+        (S,) energies.
+    """
+    one = torch.eye(3, dtype=home.dtype)
+    still = ~graph.periodic[:, None, None]
+    gradient = torch.linalg.solve(
+        torch.where(still, one, home_cells), torch.where(still, one, graph.cells)
+    )
+    away = graph.positions - torch.bmm(home[:, None], gradient[graph.batch])[:, 0]
+    vectors = graph.edge_vectors()
+    # Every pair is two directed edges.
+    pairs = 0.5 * core_energy(
+        vectors.square().sum(-1), settings.core_radius, settings.core_strength
+    )
+    energy = torch.zeros(graph.n_structures, dtype=home.dtype)
+    energy = energy.index_add(0, graph.batch, 0.5 * settings.spring * away.square().sum(-1))
+    energy = energy.index_add(0, graph.batch[graph.edge_index[0]], pairs)
+
+    strain = 0.5 * (gradient @ gradient.transpose(1, 2) - one)
+    young, nu = settings.young_modulus, settings.poisson_ratio
+    lame = young * nu / ((1 + nu) * (1 - 2 * nu))
+    shear = young / (2 * (1 + nu))
+    trace = torch.diagonal(strain, dim1=1, dim2=2).sum(-1)
+    density = 0.5 * lame * trace.square() + shear * strain.square().sum((1, 2))
+    volumes = torch.linalg.det(torch.where(still, one, home_cells)).abs()
+    return energy + torch.where(graph.periodic, volumes * density, torch.zeros_like(density))
+
+
+def fictitious_response(
+    frames: Frames, home: Array, home_cells: Array, settings: PerturbSettings
+) -> Response:
+    """Energy, forces and stress of perturbed structures, all in float64."""
+    graph = build_graph(frames, settings.core_radius)
+    positions = graph.positions.requires_grad_(True)
+    cells = graph.cells.requires_grad_(True)
+    energy = fictitious_energy(
+        graph.moved(positions, cells), torch.as_tensor(home), torch.as_tensor(home_cells), settings
+    )
+    by_position, by_cell = torch.autograd.grad(energy.sum(), (positions, cells))
+    # Straining x and h together: dE/dstrain = x^T dE/dx + h^T dE/dh.
+    virial = cells.transpose(1, 2) @ by_cell
+    outer = positions[:, :, None] * by_position[:, None, :]
+    virial = virial.index_add(0, graph.batch, outer)
+    volumes = torch.linalg.det(cells).abs()
+    volumes = torch.where(graph.periodic, volumes, torch.full_like(volumes, torch.inf))
+    stress = 0.5 * (virial + virial.transpose(1, 2)) / volumes[:, None, None]
+    return Response(energy.detach(), -by_position, stress.detach())
+
+
+def perturb(
+    frames: Frames,
+    settings: PerturbSettings,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> Frames:
+    """Displace and strain every structure ``settings.samples`` times and attach the targets.
+
+    Copy number k of structure p depends on the seed, p and k alone. The pairs of displacement
+    level and strain are dealt in random order, each as often as the others.
+
+    Returns:
+        Frames with the labels ``force`` (A, 3), ``stress`` (S, 3, 3), ``energy``, ``parent``,
+        ``level``, ``strain``, ``reference_volume`` (S,).
+
+    Raises:
+        FramesError: unusable structures, or such that are periodic in one or two directions.
+    """
+    frames.check()
+    partial = np.flatnonzero(frames.pbc.any(axis=1) & ~frames.pbc.all(axis=1))
+    if len(partial):
+        raise FramesError(
+            f"structure {partial[0]} is periodic in only some directions; put it into a full "
+            "cell (pbc all true) or make it a molecule (pbc all false)"
+        )
+    jobs = [(parent, copy) for parent in range(len(frames)) for copy in range(settings.samples)]
+    parts = []
+    for begin in range(0, len(jobs), _CHUNK):
+        parts.append(_perturb_some(frames, jobs[begin : begin + _CHUNK], settings))
+        progress(min(begin + _CHUNK, len(jobs)), len(jobs))
+    return concatenate(parts)
+
+
+def _perturb_some(
+    frames: Frames, jobs: list[tuple[int, int]], settings: PerturbSettings
+) -> Frames:
+    numbers, positions, cells, pbc, homes, home_cells, pairs = [], [], [], [], [], [], []
+    for parent, copy in jobs:
+        atoms = slice(frames.ptr[parent], frames.ptr[parent + 1])
+        periodic = bool(frames.pbc[parent].all())
+        species, home, home_cell = frames.numbers[atoms], frames.positions[atoms], frames.cells[parent]
+        if periodic:
+            species, home, home_cell = repeat(species, home, home_cell, settings.min_atoms)
+        level, strain = _levels(settings, parent, copy, periodic)
+        rng = np.random.default_rng(np.random.SeedSequence([settings.seed, parent, copy]))
+        gradient = np.eye(3)
+        if periodic:
+            gradient = (1 + strain) * np.eye(3) + settings.shear * (rng.random((3, 3)) - 0.5)
+        amplitude = level * settings.displacement
+        numbers.append(species)
+        homes.append(np.array(home))
+        home_cells.append(np.array(home_cell))
+        cells.append(home_cell @ gradient)
+        positions.append(home @ gradient + amplitude * (rng.random(home.shape) - 0.5))
+        pbc.append(frames.pbc[parent])
+        pairs.append((level, strain))
+    bare = Frames.build(numbers, positions, np.stack(cells), np.stack(pbc))
+    stable_cells = np.stack(home_cells)
+    response = fictitious_response(bare, np.concatenate(homes), stable_cells, settings)
+    forces = response.forces.numpy()
+    levels = np.array([level for level, _ in pairs])
+    if settings.force_noise > 0:
+        noise = np.concatenate(
+            [
+                np.random.default_rng(np.random.SeedSequence([settings.seed, p, c, 1])).normal(
+                    size=(len(species), 3)
+                )
+                for (p, c), species in zip(jobs, numbers, strict=True)
+            ]
+        )
+        forces = forces + settings.force_noise * np.sqrt(levels)[bare.batch, None] * noise
+    volumes = np.abs(np.linalg.det(stable_cells))
+    return bare.with_labels(
+        structure={
+            "stress": response.stress.numpy(),
+            "energy": response.energy.numpy(),
+            "parent": np.array([parent for parent, _ in jobs], np.int64),
+            "level": levels,
+            "strain": np.array([strain for _, strain in pairs]),
+            "reference_volume": np.where(bare.pbc.all(axis=1), volumes, np.nan),
+        },
+        atom={"force": forces},
+    )
+
+
+def _levels(
+    settings: PerturbSettings, parent: int, copy: int, periodic: bool
+) -> tuple[float, float]:
+    """The displacement level and isotropic strain of one copy."""
+    strains = (
+        np.linspace(-settings.strain, settings.strain, settings.strain_levels)
+        if periodic and settings.strain_levels > 1
+        else np.zeros(1)
+    )
+    grid = [(level, strain) for level in settings.displacement_levels for strain in strains]
+    cycle, place = divmod(copy, len(grid))
+    rng = np.random.default_rng(np.random.SeedSequence([settings.seed, parent, cycle, 0, 2]))
+    level, strain = grid[rng.permutation(len(grid))[place]]
+    return float(level), float(strain)
+
+
+def repeat(
+    numbers: NDArray[np.uint8], positions: Array, cell: Array, min_atoms: int
+) -> tuple[NDArray[np.uint8], Array, Array]:
+    """Repeat a cell along its shortest vector until it holds ``min_atoms`` atoms.
+
+    Returns:
+        numbers (n,), positions (n, 3), cell (3, 3) of the supercell.
+    """
+    numbers, positions, cell = np.array(numbers), np.array(positions), np.array(cell)
+    original, times = cell, np.ones(3, int)
+    while len(numbers) * times.prod() < min_atoms:
+        times[np.argmin(np.linalg.norm(original * times[:, None], axis=1))] += 1
+    steps = np.stack(np.meshgrid(*[np.arange(n) for n in times], indexing="ij"), -1).reshape(-1, 3)
+    shifted = (positions[None] + (steps @ original)[:, None]).reshape(-1, 3)
+    return np.tile(numbers, len(steps)), shifted, original * times[:, None]

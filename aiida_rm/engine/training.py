@@ -1,0 +1,492 @@
+"""Train a potential on forces and stress; stop and resume without a trace.
+
+Everything drawn at random is a function of the seed and the epoch, so a checkpoint is only
+weights, optimiser and counters: an interrupted and resumed run gives the same bytes as an
+uninterrupted one (same machine, same number of threads).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from aiida_rm.engine.elements import SYMBOLS
+from aiida_rm.engine.errors import DivergenceError, FramesError, PotentialError, StateError
+from aiida_rm.engine.files import SCHEMA_VERSION
+from aiida_rm.engine.frames import Frames
+from aiida_rm.engine.neighbors import Graph
+from aiida_rm.engine.potential import (
+    LocalHyperparameters,
+    Potential,
+    read_safetensors,
+    write_safetensors,
+)
+from aiida_rm.engine.settings import TrainSettings, to_plain
+from aiida_rm.engine.training_data import TrainingData, Targets, pack
+
+Metrics = dict[str, float]
+#: Knobs that may change between segments of one training.
+_FREE_KNOBS = ("device", "threads", "checkpoint_seconds")
+
+
+@dataclass
+class Progress:
+    """Where a training stands; all of it is in the checkpoint."""
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    best_epoch: int = 0
+    best_error: float = math.inf
+    sums: dict[str, float] = field(default_factory=dict)
+    history: list[Metrics] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class TrainOutcome:
+    """What a training came to.
+
+    Attributes:
+        potential: the best average weights so far.
+        stop_reason: completed, early_stopping, or what ``should_stop`` said.
+        progress: counters and learning curves.
+    """
+
+    potential: Potential
+    stop_reason: str
+    progress: Progress
+
+
+class Trainer:
+    """One training: model, optimiser, averages and counters."""
+
+    def __init__(
+        self,
+        frames: Frames,
+        settings: TrainSettings,
+        core: tuple[float, float],
+        initial: Potential | None = None,
+    ) -> None:
+        """Prepare a training.
+
+        Args:
+            frames: perturbed structures with the labels of :func:`response.perturb`.
+            settings: all knobs.
+            core: radius and strength of the repulsion in the targets.
+            initial: start from these weights instead of random ones.
+        """
+        check_labels(frames)
+        self.settings = settings
+        self.device = pick_device(settings.device)
+        self.dtype = getattr(torch, settings.dtype)
+        self.digest = _digest(frames, settings, core)
+        self.data = TrainingData(frames, max(settings.cutoff, core[0]), self.dtype, self.device)
+        self.train_rows, self.validation_rows = split(frames, settings)
+        self.model = self._new_model(frames, core, initial)
+        self.average = deepcopy(self.model)
+        self.best = deepcopy(self.model)
+        for copy in (self.average, self.best):
+            copy.requires_grad_(False)
+        weights = [p for p in self.model.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.Adam(weights, lr=settings.learning_rate)
+        self.progress = Progress()
+        # So that forces and stress weigh alike whatever their units.
+        self.scales = self.data.scales(self.train_rows)
+
+    def _new_model(
+        self, frames: Frames, core: tuple[float, float], initial: Potential | None
+    ) -> Potential:
+        s = self.settings
+        elements = frames.elements
+        shape = LocalHyperparameters(
+            cutoff=s.cutoff,
+            channels=s.channels,
+            radial=s.radial,
+            l_max=s.l_max,
+            hidden=s.hidden,
+            element_channels=min(s.element_channels, len(elements)),
+        )
+        if initial is not None:
+            model = _warm(initial, shape, core, elements)
+        else:
+            torch.manual_seed(s.seed)
+            # Built in float32 whatever the dtype, so that a seed means one set of weights.
+            model = Potential(shape, *core)
+        model = model.to(device=self.device, dtype=self.dtype)
+        model.elements = tuple(sorted({*elements, *model.elements}, key=SYMBOLS.index))
+        model.notes = describe_training_set(frames)
+        if initial is None:
+            rows = pack(self.train_rows[:256], frames.counts, max(s.batch_atoms, 2048))[0]
+            graph, _ = self.data.batch(rows)
+            model.network.standardise(graph.edge_vectors(), graph.edge_index, graph.numbers)
+        return model
+
+    def run(
+        self,
+        should_stop: Callable[[], str | None] = lambda: None,
+        on_epoch: Callable[[Metrics], None] = lambda _metrics: None,
+        checkpoint: Path | None = None,
+    ) -> TrainOutcome:
+        """Train until the epochs are over or ``should_stop`` gives a reason.
+
+        Raises:
+            DivergenceError: the loss is NaN or infinite; the last checkpoint stays on disk.
+        """
+        s, p = self.settings, self.progress
+        saved = time.monotonic()
+        reason = "completed"
+        while p.epoch < s.epochs:
+            began, rows_done = time.monotonic(), 0
+            order = np.random.default_rng([s.seed, p.epoch]).permutation(self.train_rows)
+            batches = pack(order, self.data.counts, s.batch_atoms)
+            while p.batch < len(batches):
+                rows = batches[p.batch]
+                self._step(rows, (p.epoch + p.batch / len(batches)) / s.epochs)
+                p.batch, p.step, rows_done = p.batch + 1, p.step + 1, rows_done + len(rows)
+                stop = should_stop()
+                if stop:
+                    if checkpoint:
+                        self.save(checkpoint)
+                    return TrainOutcome(self.finished_potential(), stop, p)
+                if checkpoint and time.monotonic() - saved > s.checkpoint_seconds:
+                    self.save(checkpoint)
+                    saved = time.monotonic()
+            metrics = self._end_epoch(time.monotonic() - began, rows_done)
+            on_epoch(metrics)
+            if s.patience and p.epoch - p.best_epoch >= s.patience:
+                reason = "early_stopping"
+                break
+        return TrainOutcome(self.finished_potential(), reason, p)
+
+    def _step(self, rows: np.ndarray[Any, Any], done: float) -> None:
+        s, p = self.settings, self.progress
+        rate = learning_rate(s, p.step, done)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        graph, targets = self.data.batch(rows)
+        loss, _ = self.loss(self.model, graph, targets, training=True)
+        if not torch.isfinite(loss):
+            raise DivergenceError(
+                f"the loss became {float(loss)} in epoch {p.epoch + 1}; lower 'learning_rate' "
+                f"(it is {s.learning_rate:g}) or 'clip_norm'"
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), s.clip_norm))
+        self.optimizer.step()
+        # A young average forgets faster, or the random start would linger in it.
+        decay = min(s.ema_decay, (1 + p.step) / (10 + p.step))
+        with torch.no_grad():
+            for mean, new in zip(self.average.parameters(), self.model.parameters(), strict=True):
+                mean.lerp_(new, 1 - decay)
+        for name, value in (
+            ("batches", 1.0),
+            ("loss", float(loss.detach())),
+            ("gradient_norm", norm),
+            ("clipped", float(norm > s.clip_norm)),
+        ):
+            p.sums[name] = p.sums.get(name, 0.0) + value
+
+    def loss(
+        self, model: Potential, graph: Graph, targets: Targets, *, training: bool
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Weighted squared errors over the variance of the targets; and their plain sums."""
+        s = self.settings
+        prediction = model(graph, create_graph=training)
+        force_error = (prediction.forces - targets.forces).square().sum(-1)
+        stress_error = (prediction.stress - targets.stress).square().sum((1, 2))
+        stress_error = stress_error[graph.periodic]
+        loss = s.force_weight * force_error.mean() / self.scales[0]
+        if len(stress_error):
+            loss = loss + s.stress_weight * stress_error.mean() / self.scales[1]
+        sums = {}
+        if not training:
+            sums = {
+                "atoms": float(len(force_error)),
+                "cells": float(len(stress_error)),
+                "force": float(force_error.sum().detach()),
+                "stress": float(stress_error.sum().detach()),
+            }
+        return loss, sums
+
+    def evaluate(self, rows: np.ndarray[Any, Any]) -> Metrics:
+        """Errors of the average weights on some rows of the data.
+
+        Returns:
+            ``force_error`` and ``stress_error``: squared error over the variance of the target
+            (1: as good as predicting none); ``force_rmse`` (per component), ``stress_rmse``.
+        """
+        total: dict[str, float] = {}
+        for some in pack(rows, self.data.counts, 4 * self.settings.batch_atoms):
+            graph, targets = self.data.batch(some)
+            for name, value in self.loss(self.average, graph, targets, training=False)[1].items():
+                total[name] = total.get(name, 0.0) + value
+        atoms, cells = max(total.get("atoms", 0.0), 1.0), max(total.get("cells", 0.0), 1.0)
+        force, stress = total.get("force", 0.0) / atoms, total.get("stress", 0.0) / cells
+        return {
+            "force_error": force / self.scales[0],
+            "stress_error": stress / self.scales[1],
+            "force_rmse": math.sqrt(force / 3),
+            "stress_rmse": math.sqrt(stress / 9),
+        }
+
+    def _end_epoch(self, seconds: float, rows_done: int) -> Metrics:
+        s, p = self.settings, self.progress
+        rows = self.validation_rows if len(self.validation_rows) else self.train_rows[:256]
+        errors = self.evaluate(rows)
+        error = s.force_weight * errors["force_error"] + s.stress_weight * errors["stress_error"]
+        p.epoch, p.batch = p.epoch + 1, 0
+        if error < p.best_error:
+            p.best_error, p.best_epoch = error, p.epoch
+            self.best.load_state_dict(self.average.state_dict())
+        batches = max(p.sums.get("batches", 0.0), 1.0)
+        metrics = {
+            "epoch": p.epoch,
+            "epochs": s.epochs,
+            "step": p.step,
+            **{k: p.sums.get(k, 0.0) / batches for k in ("loss", "gradient_norm", "clipped")},
+            "validation_loss": error,
+            **errors,
+            "learning_rate": float(self.optimizer.param_groups[0]["lr"]),
+            "structures_per_second": rows_done / max(seconds, 1e-9),
+            "seconds": seconds,
+        }
+        p.sums = {}
+        p.history.append(metrics)
+        return metrics
+
+    def finished_potential(self) -> Potential:
+        """The best average weights, with E~ of the stable structures put at zero."""
+        best = deepcopy(self.best if self.progress.best_epoch else self.average)
+        gauge(best, self.data, self.train_rows, self.settings.batch_atoms)
+        best.notes = {
+            **best.notes,
+            "training": {
+                "epochs": self.progress.epoch,
+                "steps": self.progress.step,
+                "best_epoch": self.progress.best_epoch,
+            },
+        }
+        return best
+
+    def save(self, path: Path) -> None:
+        """Write everything that :meth:`restore` needs; atomically."""
+        p = self.progress
+        tensors: dict[str, Tensor] = {}
+        for name, model in self._models().items():
+            tensors |= {f"{name}.{k}": v.detach().cpu() for k, v in model.state_dict().items()}
+        for index, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"adam.{index}.{k}": v.detach().cpu() for k, v in state.items()}
+        keys = sorted(p.history[0]) if p.history else []
+        if keys:
+            rows = [[row[key] for key in keys] for row in p.history]
+            tensors["history"] = torch.tensor(rows, dtype=torch.float64)
+        header = {
+            "schema": SCHEMA_VERSION,
+            "kind": "training_state",
+            "digest": self.digest,
+            "epoch": p.epoch,
+            "batch": p.batch,
+            "step": p.step,
+            "best_epoch": p.best_epoch,
+            "best_error": p.best_error if math.isfinite(p.best_error) else None,
+            "sums": p.sums,
+            "history": keys,
+            "elements": list(self.model.elements),
+        }
+        write_safetensors(path, tensors, header)
+
+    def restore(self, path: Path) -> None:
+        """Continue where a saved training stood.
+
+        Raises:
+            StateError: the file is damaged, or belongs to other data or settings.
+        """
+        try:
+            tensors, header = read_safetensors(path, "training_state")
+        except PotentialError as error:
+            raise StateError(str(error)) from error
+        if header.get("digest") != self.digest:
+            raise StateError(
+                "the training state belongs to another training; resume with the very frames "
+                "and settings it came from (device, threads and checkpoint_seconds may differ)"
+            )
+        try:
+            for name, model in self._models().items():
+                model.load_state_dict(_below(tensors, f"{name}."))
+            state = self.optimizer.state_dict()
+            state["state"] = {
+                index: _below(tensors, f"adam.{index}.")
+                for index in range(len(state["param_groups"][0]["params"]))
+                if f"adam.{index}.step" in tensors
+            }
+            self.optimizer.load_state_dict(state)
+            keys, rows = header["history"], tensors.get("history", torch.zeros((0, 0))).tolist()
+            best = header["best_error"]
+            self.progress = Progress(
+                epoch=int(header["epoch"]),
+                batch=int(header["batch"]),
+                step=int(header["step"]),
+                best_epoch=int(header["best_epoch"]),
+                best_error=math.inf if best is None else float(best),
+                sums={str(k): float(v) for k, v in header["sums"].items()},
+                history=[dict(zip(keys, row, strict=True)) for row in rows],
+            )
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise StateError(f"'{path.name}' is damaged: {error}") from error
+
+    def _models(self) -> dict[str, Potential]:
+        return {"model": self.model, "average": self.average, "best": self.best}
+
+
+def check_labels(frames: Frames) -> None:
+    """Refuse frames without targets.
+
+    Raises:
+        FramesError: a label is missing or of the wrong shape.
+    """
+    frames.check()
+    force, stress = frames.atom.get("force"), frames.structure.get("stress")
+    if force is None or force.shape != (frames.n_atoms, 3):
+        raise FramesError("the frames have no atom label 'force' (A, 3); run perturb on them first")
+    if stress is None or stress.shape != (len(frames), 3, 3):
+        raise FramesError("the frames have no label 'stress' (S, 3, 3); run perturb on them first")
+    if not (np.isfinite(force).all() and np.isfinite(stress).all()):
+        raise FramesError("the target forces or stresses are not all finite; run perturb again")
+
+
+def split(
+    frames: Frames, settings: TrainSettings
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Rows for training and for validation; whole families (one parent) where there are many."""
+    rng = np.random.default_rng([settings.seed, 1])
+    parents = np.asarray(frames.structure.get("parent", np.arange(len(frames))))
+    families = np.unique(parents)
+    if len(families) >= 20:
+        held = rng.permutation(families)[: round(settings.validation_fraction * len(families))]
+        mask = np.isin(parents, held)
+    else:
+        mask = np.zeros(len(frames), bool)
+        count = min(round(settings.validation_fraction * len(frames)), len(frames) - 1)
+        mask[rng.permutation(len(frames))[:count]] = True
+    return np.flatnonzero(~mask), np.flatnonzero(mask)
+
+
+def learning_rate(settings: TrainSettings, step: int, done: float) -> float:
+    """Linear warm-up times a cosine over the whole training; ``done`` runs from 0 to 1."""
+    warm = min(1.0, (step + 1) / (settings.warmup_steps + 1))
+    floor = settings.final_rate
+    cosine = floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+    return settings.learning_rate * warm * cosine
+
+
+def pick_device(name: str) -> torch.device:
+    """The device for a setting; ``auto`` takes a GPU when torch sees one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(name)
+
+
+def describe_training_set(frames: Frames) -> dict[str, Any]:
+    """Composition and elemental volumes (least squares), which random starts draw on.
+
+    Returns:
+        ``composition`` mean share of each element, ``elemental_volumes`` cubic angstrom an
+        atom of each element (empty for molecules).
+    """
+    numbers = np.unique(frames.numbers)
+    table = np.stack([np.bincount(frames.batch, frames.numbers == z, len(frames)) for z in numbers], 1)
+    shares = (table / table.sum(1, keepdims=True)).mean(0)
+    symbols = [SYMBOLS[z] for z in numbers]
+    volumes = np.asarray(frames.structure.get("reference_volume", frames.volumes))
+    known = np.isfinite(volumes)
+    found: dict[str, float] = {}
+    if known.any():
+        mean = float((volumes[known] / table[known].sum(1)).mean())
+        # A faint pull towards the mean volume keeps rare elements positive.
+        pull = 1e-3 * np.sqrt(known.sum())
+        rows = np.concatenate([table[known], pull * np.eye(len(numbers))])
+        wanted = np.concatenate([volumes[known], np.full(len(numbers), pull * mean)])
+        fit = np.linalg.lstsq(rows, wanted, rcond=None)[0]
+        found = {s: float(max(v, 0.1 * mean)) for s, v in zip(symbols, fit, strict=True)}
+    return {
+        "composition": {s: float(x) for s, x in zip(symbols, shares, strict=True)},
+        "elemental_volumes": found,
+    }
+
+
+def gauge(
+    potential: Potential, data: TrainingData, rows: np.ndarray[Any, Any], batch_atoms: int
+) -> None:
+    """Fit the constant per element so that E~ agrees with its target on average."""
+    if "energy" not in data.frames.structure:
+        return
+    rows = rows[:: max(1, len(rows) // 512)]
+    potential.element_energy.zero_()
+    numbers = np.unique(data.frames.numbers)
+    lines, rest = [], []
+    for some in pack(rows, data.counts, 4 * batch_atoms):
+        graph, _ = data.batch(some)
+        found = potential(graph).energy.double().cpu().numpy()
+        part = data.frames.select(some)
+        lines.append(
+            np.stack([np.bincount(part.batch, part.numbers == z, len(part)) for z in numbers], 1)
+        )
+        rest.append(part.structure["energy"] - found)
+    # Per atom, or the largest cells would decide.
+    table = np.concatenate(lines)
+    sizes = table.sum(1, keepdims=True)
+    fit = np.linalg.lstsq(table / sizes, np.concatenate(rest) / sizes[:, 0], rcond=None)[0]
+    for number, value in zip(numbers, fit, strict=True):
+        potential.element_energy[int(number)] = float(value)
+
+
+def _warm(
+    initial: Potential,
+    shape: LocalHyperparameters,
+    core: tuple[float, float],
+    elements: tuple[str, ...],
+) -> Potential:
+    model = deepcopy(initial)
+    if model.network.shape != shape:
+        raise PotentialError(
+            f"the potential to start from has the shape {model.network.shape.to_plain()}, the "
+            f"settings ask for {shape.to_plain()}; make them equal, or start without it"
+        )
+    if (model.core_radius, model.core_strength) != core:
+        raise PotentialError(
+            "the potential to start from has another core repulsion than the frames; perturb "
+            "with the same 'core_radius' and 'core_strength', or start without it"
+        )
+    model.require_elements(set(elements))
+    model.element_energy.zero_()
+    model.requires_grad_(True)
+    if shape.element_channels == 1:
+        model.network.sender.weight.requires_grad_(False)
+        model.network.centre.weight.requires_grad_(False)
+    return model
+
+
+def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def _digest(frames: Frames, settings: TrainSettings, core: tuple[float, float]) -> str:
+    """What a checkpoint belongs to: all data and every knob that shapes the result."""
+    knobs = {k: v for k, v in to_plain(settings).items() if k not in _FREE_KNOBS}
+    digest = hashlib.sha256(json.dumps([knobs, core], sort_keys=True).encode())
+    for name, array in sorted(frames.to_arrays().items()):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
