@@ -1,0 +1,107 @@
+"""Fixtures for all tests: an empty AiiDA profile, one diamond, and the nodes made of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ase.build import bulk
+from safetensors.numpy import save_file
+
+from aiida_rm.engine.frames import Frames
+
+pytest_plugins = "aiida.tools.pytest_fixtures"
+
+POTENTIAL_HEADER = {
+    "schema": 1,
+    "kind": "potential",
+    "architecture": "local",
+    "elements": ["C"],
+    "cutoff": 4.5,
+    "n_parameters": 12,
+    "dtype": "float32",
+    "hyperparameters": {"channels": 8, "hidden": [24, 12]},
+    "core": {"radius": 0.75, "strength": 1.0},
+    "elemental_volumes": {"C": 5.67},
+    "composition": {"C": 1.0},
+    "training": {"epochs": 3, "force_error": 0.125},
+}
+STATE_HEADER = {
+    "schema": 1,
+    "kind": "training_state",
+    "epoch": 12,
+    "step": 3400,
+    "digest": "0123456789abcdef" * 4,
+}
+
+
+@pytest.fixture(scope="session")
+def diamond_frames() -> Frames:
+    """The primitive cell of diamond: one structure, two atoms, named."""
+    atoms = bulk("C", "diamond", a=3.567)
+    return Frames.build(
+        [atoms.numbers],
+        [atoms.positions],
+        cells=[atoms.cell.array],
+        structure={"name": ["diamond"]},
+    )
+
+
+@pytest.fixture(scope="session")
+def molecule_frames() -> Frames:
+    """Two molecules, without a cell."""
+    water = [[0.0, 0.0, 0.12], [0.0, 0.76, -0.48], [0.0, -0.76, -0.48]]
+    return Frames.build([[8, 1, 1], [6, 8]], [water, [[0, 0, 0], [0, 0, 1.13]]])
+
+
+@pytest.fixture
+def frames_data(diamond_frames: Frames) -> Any:
+    """The diamond as an unstored node."""
+    from aiida_rm.data.frames import FramesData
+
+    return FramesData(diamond_frames)
+
+
+@pytest.fixture(scope="session")
+def write_safetensors() -> Callable[..., Path]:
+    """Write a safetensors file as the engine does: ``write_safetensors(path, header)``."""
+
+    def write(path: Path, header: dict[str, Any], seed: int = 0) -> Path:
+        weights = np.random.default_rng(seed).normal(size=(3, 4)).astype(np.float32)
+        tensors = {"weights": weights, "shift": np.zeros(2)}
+        save_file(tensors, path, metadata={"header": json.dumps(header, sort_keys=True)})
+        return path
+
+    return write
+
+
+@pytest.fixture
+def potential_file(tmp_path: Path, write_safetensors: Callable[..., Path]) -> Path:
+    """A small file with the header of a potential for carbon (its weights are no network)."""
+    return write_safetensors(tmp_path / "some_potential.safetensors", POTENTIAL_HEADER)
+
+
+@pytest.fixture
+def potential_data(potential_file: Path) -> Any:
+    """That file as an unstored node."""
+    from aiida_rm.data.potential import PotentialData
+
+    return PotentialData(potential_file)
+
+
+@pytest.fixture
+def state_file(tmp_path: Path, write_safetensors: Callable[..., Path]) -> Path:
+    """A small file with the header of a training state."""
+    return write_safetensors(tmp_path / "some_state.safetensors", STATE_HEADER)
+
+
+@pytest.fixture
+def training_state_data(state_file: Path) -> Any:
+    """That file as an unstored node."""
+    from aiida_rm.data.training_state import TrainingStateData
+
+    return TrainingStateData(state_file)
