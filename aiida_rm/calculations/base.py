@@ -54,7 +54,7 @@ class EngineCalculation(CalcJob):
         spec.input(
             "settings",
             valid_type=orm.Dict,
-            default=lambda: orm.Dict({}),  # type: ignore[no-untyped-call]
+            default=lambda: orm.Dict({}),
             serializer=orm.to_aiida_type,
             validator=cls.validate_settings,
             help=f"Knobs of the task '{cls.TASK}' (aiida_rm.engine.settings); "
@@ -78,7 +78,7 @@ class EngineCalculation(CalcJob):
     def validate_settings(cls, value: orm.Dict, _: Any) -> str | None:
         """Refuse unknown names, wrong types and values out of range, by the engine's own code."""
         try:
-            parse_settings(SETTINGS[cls.TASK], value.get_dict())  # type: ignore[no-untyped-call]
+            parse_settings(SETTINGS[cls.TASK], value.get_dict())
         except EngineError as error:
             return f"settings of '{cls.TASK}': {error}"
         return None

@@ -77,7 +77,7 @@ class EngineParser(Parser):
             except UnreadableError as error:
                 unreadable = str(error)
         if results is not None:
-            self.out("results", orm.Dict(results))  # type: ignore[no-untyped-call]
+            self.out("results", orm.Dict(results))
             self.finished = results["status"] == "finished"
         problem = self.collect(folder)
         if results is None:
@@ -88,7 +88,8 @@ class EngineParser(Parser):
             return self._stopped(results)
         if problem is not None:
             return self._missing(problem)
-        return None
+        # Not None: a finished job is good even if the scheduler had something to say.
+        return ExitCode(0)
 
     @abstractmethod
     def collect(self, folder: Path) -> str | None:

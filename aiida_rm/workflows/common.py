@@ -1,0 +1,57 @@
+"""What the work chains share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiida import orm
+from aiida.common.exceptions import NotExistent
+from aiida.engine import ExitCode, Process, ProcessSpec
+
+
+class CleaningMixin:
+    """Adds the input `clean_workdir`: remove the folders of all jobs from their computers."""
+
+    inputs: Any
+    node: Any
+
+    @classmethod
+    def define(cls, spec: ProcessSpec) -> None:
+        """Add the input."""
+        super().define(spec)  # type: ignore[misc]
+        spec.input(
+            "clean_workdir",
+            valid_type=orm.Bool,
+            default=lambda: orm.Bool(False),
+            serializer=orm.to_aiida_type,
+            help="Remove the work folders of all jobs at the end.",
+        )
+
+    def on_terminated(self) -> None:
+        """Clean, if asked to; a folder that is gone already is no failure."""
+        super().on_terminated()  # type: ignore[misc]
+        if not self.inputs.clean_workdir.value:
+            return
+        for node in self.node.called_descendants:
+            if isinstance(node, orm.CalcJobNode):
+                try:
+                    node.outputs.remote_folder._clean()
+                except (OSError, KeyError, AttributeError, NotExistent):
+                    continue
+
+
+def exit_with(process: Process, label: str, **values: Any) -> ExitCode:
+    """An exit code of a process, its message filled in."""
+    code: ExitCode = getattr(process.exit_codes, label)
+    return code.format(**values) if values else code
+
+
+def call(function: Any, *args: Any, **kwargs: Any) -> tuple[Any, orm.CalcFunctionNode]:
+    """Run a calcfunction: what it made, and the node that says how it ended."""
+    result, node = function.run_get_node(*args, **kwargs)
+    return result, node
+
+
+def verdict(node: orm.ProcessNode) -> str:
+    """How a process ended, in one line."""
+    return f"[{node.exit_status}] {node.exit_message or node.process_state}"

@@ -1,0 +1,202 @@
+"""rm.generate: one search, shared among jobs by ranges of random starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from aiida import orm
+from aiida.common import AttributeDict
+from aiida.engine import ExitCode, ProcessBuilder, ProcessSpec, ToContext, WorkChain, while_
+
+from aiida_rm.calculations.functions import merge_frames, split_generation
+from aiida_rm.calculations.generate import GenerateCalculation
+from aiida_rm.data.frames import FramesData
+from aiida_rm.data.potential import PotentialData
+from aiida_rm.workflows.common import CleaningMixin, call, exit_with, verdict
+from aiida_rm.workflows.protocols import ProtocolMixin, merge
+
+MAX_JOBS = 1000
+#: Each job may fail so often before its structures are given up.
+MAX_TRIES = 2
+#: Bad input and an impossible search end alike however often one tries.
+HOPELESS = (201, 202, 203, 204, 205)
+
+
+class GenerateWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
+    """Scatter a search over jobs, try failed ones again, gather what there is."""
+
+    PROTOCOL_FILE = "generate"
+
+    @classmethod
+    def define(cls, spec: ProcessSpec) -> None:
+        """Inputs of the jobs under `generate`; all structures in one set out."""
+        super().define(spec)
+        spec.expose_inputs(GenerateCalculation, namespace="generate")
+        spec.input(
+            "n_jobs",
+            valid_type=orm.Int,
+            default=lambda: orm.Int(1),
+            serializer=orm.to_aiida_type,
+            validator=_check_n_jobs,
+            help="How many jobs share the random starts; the structures are the same for any.",
+        )
+        spec.input(
+            "max_concurrent",
+            valid_type=int,
+            required=False,
+            non_db=True,
+            validator=_check_max_concurrent,
+            help="So many jobs at a time at most; all at once without it.",
+        )
+        spec.output("frames", valid_type=FramesData, required=False, help="All structures.")
+        spec.output_namespace(
+            "results", dynamic=True, valid_type=orm.Dict, help="What each job said of its run."
+        )
+        spec.outline(
+            cls.setup,
+            while_(cls.should_run_jobs)(cls.run_jobs, cls.inspect_jobs),
+            cls.gather,
+        )
+        spec.exit_code(
+            314,
+            "ERROR_ALL_JOBS_FAILED",
+            message="No job brought any structures; the last one ended with {message}",
+        )
+        spec.exit_code(
+            315, "ERROR_NOT_GATHERED", message="The structures could not be joined: {message}"
+        )
+        spec.exit_code(
+            701,
+            "WARNING_STRUCTURES_MISSING",
+            message="{missing} of {total} structures are missing, because of {jobs}; "
+            "the others are in the output `frames`.",
+        )
+
+    @classmethod
+    def get_builder_from_protocol(
+        cls,
+        code: orm.AbstractCode,
+        potential: PotentialData,
+        protocol: str | None = None,
+        overrides: Mapping[str, Any] | None = None,
+        *,
+        options: Mapping[str, Any] | None = None,
+        computer: orm.Computer | None = None,
+    ) -> ProcessBuilder:
+        """A builder that is ready to run.
+
+        Args:
+            code: the engine.
+            potential: the potential to relax on; one trained on molecules makes molecules.
+            protocol: fast, balanced or stringent; None takes the default.
+            overrides: inputs that replace the protocol's.
+            options: `metadata.options` of every job.
+            computer: where a code runs that belongs to no computer.
+        """
+        molecules = not potential.get_header().get("elemental_volumes")
+        inputs = cls.get_protocol_inputs(protocol, overrides, molecules=molecules)
+        inputs = merge(inputs, {"generate": {"potential": potential}})
+        return cls._build(code, inputs, options, computer)
+
+    def setup(self) -> ExitCode | None:
+        """Share the random starts among the jobs."""
+        inputs = AttributeDict(self.exposed_inputs(GenerateCalculation, "generate"))
+        self.ctx.inputs = inputs
+        self.ctx.tries = {}
+        self.ctx.done = {}
+        self.ctx.launched = []
+        self.ctx.failed = {}
+        total = GenerateCalculation.settings_of(inputs).n_structures
+        self.ctx.total = total
+        jobs = self.inputs.n_jobs.value
+        if jobs == 1:
+            self.ctx.settings = {"job_000": inputs.settings}
+        else:
+            settings, node = call(split_generation, inputs.settings, self.inputs.n_jobs)
+            if not node.is_finished_ok:
+                return exit_with(self, "ERROR_ALL_JOBS_FAILED", message=node.exit_message)
+            self.ctx.settings = dict(settings)
+        self.ctx.waiting = sorted(self.ctx.settings)
+        self.report(f"{total} random starts in {len(self.ctx.settings)} jobs")
+        return None
+
+    def should_run_jobs(self) -> bool:
+        """Whether a job waits for its first or second try."""
+        return bool(self.ctx.waiting)
+
+    def run_jobs(self) -> Any:
+        """Submit as many of the waiting jobs as may run together."""
+        limit = self.inputs.get("max_concurrent") or len(self.ctx.waiting)
+        self.ctx.launched = self.ctx.waiting[:limit]
+        self.ctx.waiting = self.ctx.waiting[limit:]
+        launched = {}
+        for key in self.ctx.launched:
+            inputs = AttributeDict(self.ctx.inputs)
+            inputs.settings = self.ctx.settings[key]
+            inputs.metadata = {**inputs.metadata, "call_link_label": key}
+            self.ctx.tries[key] = self.ctx.tries.get(key, 0) + 1
+            node = self.submit(GenerateCalculation, **inputs)
+            self.report(f"{key}: submitted as <{node.pk}>")
+            launched[key] = node
+        return ToContext(**launched)
+
+    def inspect_jobs(self) -> None:
+        """Keep what came back; queue a job that brought nothing for its second try."""
+        for key in self.ctx.launched:
+            node = self.ctx[key]
+            said = verdict(node)
+            if "frames" in node.outputs:
+                self.ctx.done[key] = node.outputs.frames
+                if "results" in node.outputs:
+                    self.out(f"results.{key}", node.outputs.results)
+                if not node.is_finished_ok:
+                    self.ctx.failed[key] = said
+                    self.report(f"{key} <{node.pk}> ended with {said}; its structures are kept")
+            elif (
+                self.ctx.tries[key] < MAX_TRIES
+                and node.is_finished
+                and node.exit_status not in HOPELESS
+            ):
+                self.report(f"{key} <{node.pk}> ended with {said}; running it once more")
+                self.ctx.waiting.append(key)
+            else:
+                self.ctx.failed[key] = said
+                self.report(f"{key} <{node.pk}> ended with {said}; going on without it")
+
+    def gather(self) -> ExitCode | None:
+        """Join the structures, and say how many are missing."""
+        done = self.ctx.done
+        if not done:
+            message = next(reversed(self.ctx.failed.values()))
+            return exit_with(self, "ERROR_ALL_JOBS_FAILED", message=message)
+        if len(done) == 1:
+            frames = next(iter(done.values()))
+        else:
+            frames, node = call(merge_frames, **done)
+            if not node.is_finished_ok:
+                message = node.exit_message
+                return exit_with(self, "ERROR_NOT_GATHERED", message=message)
+        self.out("frames", frames)
+        missing = self.ctx.total - len(frames)
+        if missing > 0:
+            self.report(f"{missing} of {self.ctx.total} structures are missing")
+            return exit_with(
+                self,
+                "WARNING_STRUCTURES_MISSING",
+                missing=missing,
+                total=self.ctx.total,
+                jobs=", ".join(sorted(self.ctx.failed)),
+            )
+        self.report(f"all {self.ctx.total} structures are there")
+        return None
+
+
+def _check_n_jobs(value: orm.Int, _: Any) -> str | None:
+    if not 1 <= value.value <= MAX_JOBS:
+        return f"`n_jobs` is {value.value}, must be between 1 and {MAX_JOBS}"
+    return None
+
+
+def _check_max_concurrent(value: int, _: Any) -> str | None:
+    return f"`max_concurrent` is {value}, must be at least 1" if value < 1 else None

@@ -1,0 +1,168 @@
+"""Protocols: complete inputs under a name, as small differences in YAML files."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import yaml
+from aiida import orm
+from aiida.engine import ProcessBuilder
+from aiida.engine.processes.ports import PortNamespace
+
+_FOLDER = Path(__file__).parent
+
+
+class ProtocolMixin:
+    """A work chain whose inputs come from ``protocols/<PROTOCOL_FILE>.yaml``.
+
+    The file holds `default_inputs`, `default_protocol`, `protocols` (each a `description` and a
+    difference), and, where they differ, `molecules`, a further difference for them.
+    """
+
+    PROTOCOL_FILE: ClassVar[str]
+
+    @classmethod
+    def get_available_protocols(cls) -> dict[str, str]:
+        """Names of the protocols and what each is for."""
+        protocols = _load(cls.PROTOCOL_FILE)["protocols"]
+        return {name: content["description"] for name, content in protocols.items()}
+
+    @classmethod
+    def get_default_protocol(cls) -> str:
+        """The protocol that is taken without a name."""
+        return str(_load(cls.PROTOCOL_FILE)["default_protocol"])
+
+    @classmethod
+    def get_protocol_inputs(
+        cls,
+        protocol: str | None = None,
+        overrides: Mapping[str, Any] | None = None,
+        *,
+        molecules: bool = False,
+    ) -> dict[str, Any]:
+        """Plain inputs of a protocol.
+
+        Args:
+            protocol: its name; None takes the default one.
+            overrides: inputs that replace the protocol's, nested like them.
+            molecules: whether molecules, not crystals, are to be made.
+
+        Raises:
+            ValueError: there is no such protocol, or an override names no input.
+        """
+        content = _load(cls.PROTOCOL_FILE)
+        name = protocol if protocol is not None else content["default_protocol"]
+        if name not in content["protocols"]:
+            known = ", ".join(content["protocols"])
+            raise ValueError(f"'{name}' is no protocol of {cls.__name__}; there are {known}")
+        difference = {
+            key: value
+            for key, value in (content["protocols"][name]).items()
+            if key != "description"
+        }
+        inputs = merge(cls._inner_inputs(name, molecules=molecules), content["default_inputs"])
+        inputs = merge(inputs, difference)
+        if molecules:
+            inputs = merge(inputs, content.get("molecules", {}))
+        if overrides:
+            ports = cls.spec().inputs  # type: ignore[attr-defined]
+            check_names(ports, overrides, cls.__name__)
+            inputs = merge(inputs, overrides)
+        return inputs
+
+    @classmethod
+    def _inner_inputs(cls, protocol: str, *, molecules: bool) -> dict[str, Any]:  # noqa: ARG003
+        """Inputs of the work chains inside this one, under the same protocol."""
+        return {}
+
+    @classmethod
+    def _build(
+        cls,
+        code: orm.AbstractCode,
+        inputs: Mapping[str, Any],
+        options: Mapping[str, Any] | None,
+        computer: orm.Computer | None,
+    ) -> ProcessBuilder:
+        """A builder with these inputs, and one code and one set of options for every job."""
+        builder: ProcessBuilder = cls.get_builder()  # type: ignore[attr-defined]
+        ports = cls.spec().inputs  # type: ignore[attr-defined]
+        fill(builder, inputs, ports)
+        for path in job_namespaces(ports):
+            namespace: Any = builder
+            for name in path:
+                namespace = namespace[name]
+            namespace.code = code
+            job_ports = ports[".".join(path)] if path else ports
+            metadata: dict[str, Any] = {"options": dict(options or {})}
+            if computer is not None:
+                metadata["computer"] = computer
+            check_names(job_ports["metadata"], metadata, "options")
+            fill(namespace.metadata, metadata, job_ports["metadata"])
+        return builder
+
+
+def merge(base: Mapping[str, Any], difference: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of ``base`` in which the values of ``difference`` win; only tables are merged."""
+    merged = dict(base)
+    for name, value in difference.items():
+        old = merged.get(name)
+        if isinstance(value, orm.Dict) and isinstance(old, Mapping):
+            value = value.get_dict()  # noqa: PLW2901
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            merged[name] = merge(old, value)
+        else:
+            merged[name] = value
+    return merged
+
+
+def check_names(ports: PortNamespace, inputs: Mapping[str, Any], where: str) -> None:
+    """Refuse names that are no inputs.
+
+    Raises:
+        ValueError: naming the first one, and the name that comes nearest.
+    """
+    for name, value in inputs.items():
+        if name not in ports:
+            close = difflib.get_close_matches(str(name), list(ports), n=1)
+            hint = f"did you mean '{close[0]}'?" if close else f"there are {', '.join(ports)}"
+            raise ValueError(f"'{name}' is no input of {where}; {hint}")
+        port = ports[name]
+        if isinstance(port, PortNamespace) and isinstance(value, Mapping):
+            check_names(port, value, f"{where}.{name}")
+
+
+def fill(namespace: Any, inputs: Mapping[str, Any], ports: PortNamespace) -> None:
+    """Put plain values into a builder; those whose port wants a node become one."""
+    for name, value in inputs.items():
+        if value is None:
+            continue
+        port = ports[name]
+        if isinstance(port, PortNamespace) and isinstance(value, Mapping):
+            fill(namespace[name], value, port)
+        else:
+            setattr(namespace, name, _as_port_wants(port, value))
+
+
+def job_namespaces(ports: PortNamespace, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Paths of the namespaces that hold the inputs of a job."""
+    if "code" in ports:
+        yield path
+    for name, port in ports.items():
+        if isinstance(port, PortNamespace):
+            yield from job_namespaces(port, (*path, name))
+
+
+def _as_port_wants(port: Any, value: Any) -> Any:
+    kinds = port.valid_type if isinstance(port.valid_type, tuple) else (port.valid_type,)
+    wants_node = any(isinstance(kind, type) and issubclass(kind, orm.Node) for kind in kinds)
+    if not wants_node or isinstance(value, orm.Node):
+        return value
+    return orm.to_aiida_type(value)
+
+
+def _load(name: str) -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load((_FOLDER / f"{name}.yaml").read_text("utf-8"))
+    return content
