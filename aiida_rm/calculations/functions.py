@@ -71,6 +71,8 @@ def merge_frames(labels: List | None = None, **frames: FramesData) -> FramesData
     """
     if not frames:
         return ERROR_BAD_FRAMES.format(message="there is nothing to join; give at least one set")
+    if message := _foreign(frames, FramesData):
+        return ERROR_BAD_FRAMES.format(message=message)
     parts = [frames[key].get_frames() for key in sorted(frames)]
     try:
         if labels is not None:
@@ -148,7 +150,7 @@ def split_generation(settings: Dict, n_jobs: Int) -> dict[str, Dict] | ExitCode:
 
 
 @calcfunction
-def summarise_rounds(**rounds: Dict) -> Dict:
+def summarise_rounds(**rounds: Dict) -> Dict | ExitCode:
     """The rounds of a loop as one table.
 
     Args:
@@ -160,6 +162,8 @@ def summarise_rounds(**rounds: Dict) -> Dict:
         ``columns``: their names; ``total``: sums of whole numbers over the rounds, and the
         sums of the tables.
     """
+    if message := _foreign(rounds, Dict):
+        return ERROR_BAD_SETTINGS.format(message=message)
     tables = [rounds[key].get_dict() for key in sorted(rounds)]
     columns = sorted({name for table in tables for name, v in table.items() if _scalar(v)})
     rows = [
@@ -175,6 +179,14 @@ def summarise_rounds(**rounds: Dict) -> Dict:
                 total[name] = _add(total.get(name, {}), value)
     ordered = ["round", *(name for name in columns if name != "round")]
     return Dict({"n_rounds": len(rows), "columns": ordered, "rounds": rows, "total": total})
+
+
+def _foreign(nodes: dict[str, Any], kind: type) -> str:
+    """Which input is of a wrong type; AiiDA does not look into inputs of any name."""
+    for key, node in sorted(nodes.items()):
+        if not isinstance(node, kind):
+            return f"'{key}' is a {type(node).__name__}, no {kind.__name__}"
+    return ""
 
 
 def _scalar(value: Any) -> bool:

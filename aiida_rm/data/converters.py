@@ -12,12 +12,14 @@ Frames know elements, not kinds. Where a StructureData has kinds that are more t
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 from aiida.common import constants
-from aiida.orm import Group, Node, StructureData, TrajectoryData
+from aiida.orm import CifData, Group, Node, StructureData, TrajectoryData
 
 from aiida_rm.engine.converters import from_ase, from_pymatgen, read, to_ase, to_pymatgen, write
 from aiida_rm.engine.elements import NUMBERS, SYMBOLS
@@ -26,6 +28,7 @@ from aiida_rm.engine.frames import Frames, concatenate
 
 __all__ = (
     "from_ase",
+    "from_cif",
     "from_group",
     "from_pymatgen",
     "from_structures",
@@ -181,6 +184,18 @@ def to_trajectory(frames: Frames) -> TrajectoryData:
     return trajectory
 
 
+def from_cif(cif: CifData) -> Frames:
+    """Frames of all structures of a CifData, with its symmetry spelt out.
+
+    Raises:
+        FramesError: the file cannot be read, or is of a disordered crystal.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "structure.cif"  # readers go by the suffix, which nodes may lack
+        path.write_bytes(cif.get_content("rb"))
+        return read(path)
+
+
 def structures_of_group(group: Group) -> tuple[dict[str, StructureData], list[Node]]:
     """The StructureData of a group by age (PK), and the other nodes in it.
 
@@ -210,9 +225,9 @@ def to_frames(source: Any) -> Frames:  # noqa: PLR0911 - one line a kind of sour
     """Frames of whatever holds structures.
 
     Args:
-        source: Frames, FramesData, StructureData, TrajectoryData, a Group (whose other nodes
-            are refused here), ``ase.Atoms``, pymatgen ``Structure`` or ``Molecule``, a path, or
-            a list or table of such things.
+        source: Frames, FramesData, StructureData, TrajectoryData, CifData, a Group (whose other
+            nodes are refused here), ``ase.Atoms``, pymatgen ``Structure`` or ``Molecule``, a path,
+            or a list or table of such things.
 
     Raises:
         FramesError: it is none of these, or cannot be used.
@@ -227,6 +242,8 @@ def to_frames(source: Any) -> Frames:  # noqa: PLR0911 - one line a kind of sour
         return from_structures([source])
     if isinstance(source, TrajectoryData):
         return from_trajectory(source)
+    if isinstance(source, CifData):
+        return from_cif(source)
     if isinstance(source, Group):
         return _whole_group(source)
     if isinstance(source, str) or hasattr(source, "__fspath__"):
