@@ -1,0 +1,134 @@
+"""Equality of structures, crystals and molecules alike: duplicates, novelty, known structures."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from aiida_rm.engine.frames import Frames
+from aiida_rm.engine.scoring.crystals import (
+    crystal_rmsd,
+    make_matcher,
+    reduced_crystal,
+    same_crystal,
+)
+from aiida_rm.engine.scoring.molecules import (
+    distance_fingerprint,
+    molecule_rmsd,
+    same_molecule,
+)
+from aiida_rm.engine.settings import ScoreSettings
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A structure made ready to be compared.
+
+    Attributes:
+        index: its place in its set.
+        group: only structures of one group can be equal. It is an exact filter: the composition,
+            and for crystals the number of atoms of the reduced cell, without which the matcher
+            itself returns False at once.
+        body: a reduced pymatgen ``Structure``, or the distances of a molecule.
+    """
+
+    index: int
+    group: str
+    body: Any
+
+    @property
+    def is_molecule(self) -> bool:
+        """Whether the body is a molecule's distances."""
+        return isinstance(self.body, np.ndarray)
+
+
+def prepare(frames: Frames, index: int) -> Candidate:
+    """Make structure ``index`` ready to be compared."""
+    if not frames.pbc[index].any():
+        atoms = slice(int(frames.ptr[index]), int(frames.ptr[index + 1]))
+        body = distance_fingerprint(frames.numbers[atoms], np.asarray(frames.positions[atoms]))
+        return Candidate(index, f"molecule {frames.formula(index)}", body)
+    crystal = reduced_crystal(frames, index)
+    group = f"crystal {crystal.composition.reduced_formula} {len(crystal)}"
+    return Candidate(index, group, crystal)
+
+
+def grouped(candidates: Iterable[Candidate]) -> dict[str, list[Candidate]]:
+    """Candidates by their group, in order."""
+    groups: dict[str, list[Candidate]] = defaultdict(list)
+    for candidate in candidates:
+        groups[candidate.group].append(candidate)
+    return dict(groups)
+
+
+class Judge:
+    """Says whether two candidates of one group are equal, and how closely."""
+
+    def __init__(self, settings: ScoreSettings) -> None:
+        self._matcher = make_matcher(settings.ltol, settings.stol, settings.angle_tol)
+
+    def same(self, one: Candidate, two: Candidate) -> bool:
+        """Whether they are equal within the tolerances."""
+        if one.group != two.group:
+            return False
+        if one.is_molecule:
+            return same_molecule(one.body, two.body)
+        return same_crystal(self._matcher, one.body, two.body)
+
+    def rmsd(self, one: Candidate, two: Candidate) -> float:
+        """Crystals: over (volume / atoms)^(1/3); molecules: of the distances, in angstrom."""
+        if one.is_molecule:
+            return molecule_rmsd(one.body, two.body)
+        return crystal_rmsd(self._matcher, one.body, two.body)
+
+
+def find_duplicates(candidates: Sequence[Candidate], settings: ScoreSettings) -> dict[int, int]:
+    """For each candidate of a group, the first one that it equals (itself when there is none).
+
+    Args:
+        candidates: of one group, in order of preference; only the first of equal ones, the
+            representatives, are compared with.
+        settings: the tolerances.
+
+    Returns:
+        {index: index of its representative}.
+    """
+    judge = Judge(settings)
+    representatives: list[Candidate] = []
+    owners: dict[int, int] = {}
+    for candidate in candidates:
+        owner = next((other for other in representatives if judge.same(other, candidate)), None)
+        if owner is None:
+            representatives.append(candidate)
+        owners[candidate.index] = candidate.index if owner is None else owner.index
+    return owners
+
+
+def is_novel(
+    candidate: Candidate, references: Mapping[str, Sequence[Candidate]], judge: Judge
+) -> bool:
+    """Whether it equals none of the references (given by group)."""
+    return not any(judge.same(other, candidate) for other in references.get(candidate.group, ()))
+
+
+def recognise(
+    candidate: Candidate, known: Mapping[str, Sequence[Candidate]], judge: Judge
+) -> tuple[int, float]:
+    """The nearest known structure that it equals.
+
+    Returns:
+        (index among the known, rmsd); the first of equally near ones; (-1, NaN) for none.
+    """
+    best, nearest = -1, np.inf
+    for other in known.get(candidate.group, ()):
+        if not judge.same(other, candidate):
+            continue
+        rmsd = judge.rmsd(other, candidate)
+        # A match without an rmsd is still a match, though the last choice.
+        if best < 0 or rmsd < nearest:
+            best, nearest = other.index, rmsd if np.isfinite(rmsd) else np.inf
+    return best, nearest if np.isfinite(nearest) else float("nan")

@@ -1,0 +1,348 @@
+"""The task ``score``: verdicts on every structure of a set, and a summary."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aiida_rm.engine.errors import FramesError, OutOfMemoryError
+from aiida_rm.engine.frames import Frames
+from aiida_rm.engine.scoring.crystals import spacegroup
+from aiida_rm.engine.scoring.geometry import Geometry, measure
+from aiida_rm.engine.scoring.matching import (
+    Candidate,
+    Judge,
+    find_duplicates,
+    grouped,
+    is_novel,
+    prepare,
+    recognise,
+)
+from aiida_rm.engine.settings import ScoreSettings
+
+Array = NDArray[Any]
+Progress = Callable[[dict[str, Any]], None]
+T = TypeVar("T")
+R = TypeVar("R")
+
+#: Structures in a piece of work; small enough for progress, large enough for its overhead.
+_CHUNK = 50
+
+
+def score(
+    frames: Frames,
+    settings: ScoreSettings,
+    references: Frames | None = None,
+    known: Frames | None = None,
+    progress: Progress | None = None,
+) -> tuple[Frames, dict[str, Any]]:
+    """Judge every structure of a set.
+
+    No structure stops the batch: one with NaN positions or a flat cell gets ``valid`` False.
+    Whatever the number of processes, the result is the same.
+
+    Args:
+        frames: the set; its labels ``status`` (0: converged), ``energy_per_atom`` or ``energy``
+            are used where there are any. Of equal structures, the one lowest in energy (without
+            energies: the first) is the representative.
+        settings: tolerances and limits.
+        references: structures that are not novel, the training set for example.
+        known: structures to recognise, with a label ``name``.
+        progress: called with {"stage", "finished", "total", "seconds"} as work gets done.
+
+    Returns:
+        The frames with all their labels and, new, of each structure ``valid``, ``converged``,
+        ``min_distance``, ``volume_per_atom``, ``spacegroup``, ``duplicate_of``, ``unique``,
+        ``novel``, ``match``, ``match_rmsd``, ``coordination_min``, ``coordination_max``,
+        ``coordination_mean``, ``rdf``; of each atom ``coordination``. And the summary: numbers of
+        structures, converged, valid, unique, novel, and the matches by name.
+
+    Raises:
+        FramesError: the references or the known structures cannot be used.
+        OutOfMemoryError: a process died.
+    """
+    names = _names(known)
+    with _workers(settings, len(frames)) as pool:
+        runner = _Runner(pool, progress)
+        labels, atom_labels = _measure_all(frames, settings, runner)
+        chosen = np.flatnonzero(labels["valid"]).tolist()
+        candidates = _prepare_all(frames, chosen, "reduce", runner)
+        labels["duplicate_of"] = _duplicates(frames, candidates, settings, runner)
+        labels["unique"] = labels["duplicate_of"] == np.arange(len(frames))
+        old = _prepared("references", references, runner)
+        famous = _prepared("known structures", known, runner)
+        labels.update(_compare_all(candidates, settings, len(frames), (old, famous, names), runner))
+    scored = frames.with_labels(structure=labels, atom=atom_labels)
+    return scored, summarise(scored)
+
+
+def summarise(scored: Frames) -> dict[str, Any]:
+    """Plain numbers: how many structures are converged, valid, unique, novel, and known."""
+    matches = Counter(str(name) for name in scored.structure["match"] if name)
+    return {
+        "n_structures": len(scored),
+        **{
+            name: int(np.count_nonzero(scored.structure[name]))
+            for name in ("converged", "valid", "unique", "novel")
+        },
+        "matches": dict(sorted(matches.items(), key=lambda item: (-item[1], item[0]))),
+    }
+
+
+class _Runner:
+    """Runs pieces of work, in a pool or here, and reports how far it got."""
+
+    def __init__(self, pool: ProcessPoolExecutor | None, progress: Progress | None) -> None:
+        self._pool = pool
+        self._progress = progress
+        self._start = time.monotonic()
+
+    def run(
+        self, stage: str, function: Callable[[T], R], work: Sequence[T], sizes: Sequence[int]
+    ) -> list[R]:
+        """Apply a top-level function to pieces; the results have the order of the pieces."""
+        total, finished = sum(sizes), 0
+        results = []
+        for index, result in self._done(function, work):
+            results.append((index, result))
+            finished += sizes[index]
+            self._report(stage, finished, total)
+        return [result for _, result in sorted(results, key=lambda item: item[0])]
+
+    def _done(self, function: Callable[[T], R], work: Sequence[T]) -> Iterator[tuple[int, R]]:
+        if self._pool is None:
+            yield from ((index, function(piece)) for index, piece in enumerate(work))
+            return
+        futures = {self._pool.submit(function, piece): index for index, piece in enumerate(work)}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+
+    def _report(self, stage: str, finished: int, total: int) -> None:
+        if self._progress is not None:
+            seconds = round(time.monotonic() - self._start, 3)
+            self._progress(
+                {"stage": stage, "finished": finished, "total": total, "seconds": seconds}
+            )
+
+
+@contextmanager
+def _workers(settings: ScoreSettings, n_structures: int) -> Iterator[ProcessPoolExecutor | None]:
+    """A pool of processes, or None when one is enough."""
+    processes = settings.processes or os.cpu_count() or 1
+    processes = min(processes, -(-n_structures // _CHUNK))
+    if processes <= 1:
+        yield None
+        return
+    # Not forked: threads of numerical libraries do not survive a fork.
+    context = multiprocessing.get_context("spawn")
+    try:
+        with ProcessPoolExecutor(processes, mp_context=context) as pool:
+            yield pool
+    except BrokenProcessPool as error:
+        raise OutOfMemoryError(
+            f"one of {processes} scoring processes died, most likely for lack of memory; "
+            "set 'processes' lower or score fewer structures at once"
+        ) from error
+
+
+def _chunks(items: Sequence[T]) -> list[Sequence[T]]:
+    return [items[first : first + _CHUNK] for first in range(0, len(items), _CHUNK)]
+
+
+def _sizes(parts: Sequence[Sequence[Any]]) -> list[int]:
+    return [len(part) for part in parts]
+
+
+def _names(known: Frames | None) -> list[str]:
+    if known is None:
+        return []
+    if "name" not in known.structure:
+        raise FramesError("the known structures lack the label 'name'; give each one a name")
+    return [str(name) for name in known.structure["name"]]
+
+
+def _measure_all(
+    frames: Frames, settings: ScoreSettings, runner: _Runner
+) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Geometry, validity and space group."""
+    total = len(frames)
+    parts = _chunks(list(range(total)))
+    bare = frames.without_labels()
+    work = [(bare.select(part), settings) for part in parts]
+    done = runner.run("measure", _measure_chunk, work, _sizes(parts))
+    shapes = [shape for chunk in done for shape, _ in chunk]
+    converged = np.ones(total, bool)
+    if "status" in frames.structure:
+        converged = np.asarray(frames.structure["status"]) == 0
+    valid = np.array([is_valid(shape, settings) for shape in shapes], bool).reshape(total)
+    if settings.require_converged:
+        valid &= converged
+    groups = np.array([number for chunk in done for _, number in chunk], np.int16)
+    labels: dict[str, Array] = {
+        "valid": valid,
+        "converged": converged,
+        "min_distance": np.array([shape.min_distance for shape in shapes], float),
+        "volume_per_atom": np.array([shape.volume_per_atom for shape in shapes], float),
+        "spacegroup": np.where(valid, groups, 0).astype(np.int16),
+        "rdf": np.array([shape.rdf for shape in shapes], np.float32).reshape(
+            total, settings.rdf_bins
+        ),
+    }
+    neighbors = [shape.coordination for shape in shapes]
+    for name, function, kind in (
+        ("min", np.min, np.int16),
+        ("max", np.max, np.int16),
+        ("mean", np.mean, np.float64),
+    ):
+        values = [function(item) if len(item) else 0 for item in neighbors]
+        labels[f"coordination_{name}"] = np.array(values, kind)
+    each = np.concatenate(neighbors) if neighbors else np.zeros(0)
+    return labels, {"coordination": each.astype(np.int16)}
+
+
+def _measure_chunk(work: tuple[Frames, ScoreSettings]) -> list[tuple[Geometry, int]]:
+    frames, settings = work
+    found = []
+    for index in range(len(frames)):
+        shape = measure(
+            frames,
+            index,
+            bond_length=settings.bond_length,
+            rdf_max=settings.rdf_max,
+            rdf_bins=settings.rdf_bins,
+        )
+        sound = is_valid(shape, settings)
+        found.append((shape, spacegroup(frames, index, settings.symprec) if sound else 0))
+    return found
+
+
+def is_valid(shape: Geometry, settings: ScoreSettings) -> bool:
+    """Whether a geometry passes the limits of the settings (convergence apart)."""
+    if not shape.finite or shape.min_distance < settings.min_distance:
+        return False
+    if shape.volume_per_atom < settings.min_volume:  # NaN, a molecule, is not smaller
+        return False
+    return not settings.coordination or bool(
+        np.isin(shape.coordination, settings.coordination).all()
+    )
+
+
+def _prepare_all(
+    frames: Frames,
+    chosen: list[int],
+    stage: str,
+    runner: _Runner,
+) -> list[Candidate]:
+    parts = _chunks(chosen)
+    bare = frames.without_labels()
+    work = [(bare.select(part), part) for part in parts]
+    done = runner.run(stage, _prepare_chunk, work, _sizes(parts))
+    return [candidate for chunk in done for candidate in chunk]
+
+
+def _prepare_chunk(work: tuple[Frames, Sequence[int]]) -> list[Candidate]:
+    frames, indices = work
+    ready = [prepare(frames, index) for index in range(len(frames))]
+    return [
+        Candidate(index, candidate.group, candidate.body)
+        for index, candidate in zip(indices, ready, strict=True)
+    ]
+
+
+def _prepared(what: str, frames: Frames | None, runner: _Runner) -> dict[str, list[Candidate]]:
+    """References or known structures, by group."""
+    if frames is None or len(frames) == 0:
+        return {}
+    try:
+        frames.check()
+    except FramesError as error:
+        raise FramesError(f"the {what}: {error}") from error
+    return grouped(_prepare_all(frames, list(range(len(frames))), what, runner))
+
+
+def _energies(frames: Frames) -> Array:
+    """Energy of each structure per atom, to rank by; zeros without any."""
+    if "energy_per_atom" in frames.structure:
+        return np.asarray(frames.structure["energy_per_atom"], float)
+    if "energy" in frames.structure:
+        return np.asarray(frames.structure["energy"], float) / np.maximum(frames.counts, 1)
+    return np.zeros(len(frames))
+
+
+def _duplicates(
+    frames: Frames,
+    candidates: list[Candidate],
+    settings: ScoreSettings,
+    runner: _Runner,
+) -> Array:
+    energies = _energies(frames)
+    # NaN sorts last; equal energies keep their order.
+    rank = np.empty(len(frames), int)
+    rank[np.argsort(energies, kind="stable")] = np.arange(len(frames))
+    groups = list(grouped(sorted(candidates, key=lambda item: int(rank[item.index]))).values())
+    # The largest groups first, so that none of them is left for the end.
+    groups.sort(key=len, reverse=True)
+    work = [(group, settings) for group in groups]
+    done = runner.run("unique", _duplicates_chunk, work, _sizes(groups))
+    owners = np.full(len(frames), -1, np.int64)
+    for found in done:
+        for index, owner in found.items():
+            owners[index] = owner
+    return owners
+
+
+def _duplicates_chunk(work: tuple[list[Candidate], ScoreSettings]) -> dict[int, int]:
+    return find_duplicates(*work)
+
+
+def _compare_all(
+    candidates: list[Candidate],
+    settings: ScoreSettings,
+    total: int,
+    others: tuple[dict[str, list[Candidate]], dict[str, list[Candidate]], list[str]],
+    runner: _Runner,
+) -> dict[str, Array]:
+    """Novelty and recognition, by the references, the known structures and their names."""
+    references, known, names = others
+    parts = _chunks(candidates)
+    work = [(part, _near(references, part), _near(known, part), settings) for part in parts]
+    done = runner.run("compare", _compare_chunk, work, _sizes(parts))
+    novel, rmsd = np.zeros(total, bool), np.full(total, np.nan)
+    matches = [""] * total
+    for chunk in done:
+        for index, is_new, match, distance in chunk:
+            novel[index], rmsd[index] = is_new, distance
+            matches[index] = names[match] if match >= 0 else ""
+    # An array of empty texts alone would have no width to store.
+    width = max([1, *(len(name) for name in matches)])
+    return {"novel": novel, "match": np.array(matches, f"<U{width}"), "match_rmsd": rmsd}
+
+
+def _near(
+    others: dict[str, list[Candidate]], part: Sequence[Candidate]
+) -> dict[str, list[Candidate]]:
+    """Only the groups that a piece of work can ask for: less to send."""
+    return {group: others[group] for group in {item.group for item in part} & set(others)}
+
+
+def _compare_chunk(
+    work: tuple[
+        Sequence[Candidate], dict[str, list[Candidate]], dict[str, list[Candidate]], ScoreSettings
+    ],
+) -> list[tuple[int, bool, int, float]]:
+    candidates, references, known, settings = work
+    judge = Judge(settings)
+    return [
+        (item.index, is_novel(item, references, judge), *recognise(item, known, judge))
+        for item in candidates
+    ]
