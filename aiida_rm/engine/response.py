@@ -116,7 +116,7 @@ def perturb(
 
     Returns:
         Frames with the labels ``force`` (A, 3), ``stress`` (S, 3, 3), ``energy``, ``parent``,
-        ``level``, ``strain``, ``reference_volume`` (S,).
+        ``level``, ``strain``, ``core_radius``, ``core_strength``, ``reference_volume`` (S,).
 
     Raises:
         FramesError: unusable structures, or such that are periodic in one or two directions.
@@ -182,6 +182,8 @@ def _perturb_some(
             "parent": np.array([parent for parent, _ in jobs], np.int64),
             "level": levels,
             "strain": np.array([strain for _, strain in pairs]),
+            "core_radius": np.full(len(bare), settings.core_radius),
+            "core_strength": np.full(len(bare), settings.core_strength),
             "reference_volume": np.where(bare.pbc.all(axis=1), volumes, np.nan),
         },
         atom={"force": forces},

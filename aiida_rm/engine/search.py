@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aiida_rm.engine.elements import NUMBERS, parse_formula
-from aiida_rm.engine.errors import SearchError
+from aiida_rm.engine.elements import NUMBERS, SYMBOLS, parse_formula
+from aiida_rm.engine.errors import PotentialError, SearchError
 from aiida_rm.engine.frames import Frames
 from aiida_rm.engine.settings import GenerateSettings
 
@@ -29,7 +29,7 @@ def random_starts(
     settings: GenerateSettings,
     composition: Mapping[str, float],
     elemental_volumes: Mapping[str, float],
-) -> Frames:
+) -> tuple[Frames, list[int]]:
     """The random starts with these indices, labelled ``index`` and ``seed``.
 
     Args:
@@ -38,31 +38,69 @@ def random_starts(
         composition: mean share of each element, to draw from when no formulas are given.
         elemental_volumes: cubic angstrom an atom; only crystals need them.
 
+    Returns:
+        The starts, and the indices for which none keeps the minimum distance.
+
     Raises:
-        SearchError: no arrangement keeps the minimum distance.
+        SearchError: that holds for all of them.
     """
-    numbers, positions, cells = [], [], []
+    numbers, positions, cells, found = [], [], [], []
+    impossible: list[int] = []
+    problem: SearchError | None = None
     for index in indices:
         rng = np.random.default_rng(np.random.SeedSequence([settings.seed, index]))
         species = random_composition(rng, settings, composition)
+        try:
+            if settings.periodic:
+                volume = sum(elemental_volumes[SYMBOLS[z]] for z in species)
+                volume *= rng.uniform(*settings.volume_scale)
+                cell, places = _crystal(rng, index, len(species), volume, settings)
+            else:
+                cell, places = np.zeros((3, 3)), _molecule(rng, index, len(species), settings)
+        except SearchError as error:
+            problem = error
+            impossible.append(index)
+            continue
         numbers.append(species)
-        if settings.periodic:
-            volume = sum(elemental_volumes[symbol] * n for symbol, n in species_counts(species))
-            volume *= rng.uniform(*settings.volume_scale)
-            cell, places = _crystal(rng, index, len(species), volume, settings)
-            cells.append(cell)
-        else:
-            places = _molecule(rng, index, len(species), settings)
+        cells.append(cell)
         positions.append(places)
-    return Frames.build(
+        found.append(index)
+    if not found and problem is not None:
+        raise problem
+    starts = Frames.build(
         numbers,
         positions,
-        np.stack(cells) if settings.periodic else None,
+        np.stack(cells),
+        np.full((len(found), 3), settings.periodic),
         structure={
-            "index": np.asarray(indices, np.int64),
-            "seed": np.full(len(indices), settings.seed, np.int64),
+            "index": np.asarray(found, np.int64),
+            "seed": np.full(len(found), settings.seed, np.int64),
         },
     )
+    return starts, impossible
+
+
+def check_search(
+    settings: GenerateSettings, elements: Sequence[str], elemental_volumes: Mapping[str, float]
+) -> None:
+    """Refuse what the potential cannot do; also used at submission.
+
+    Raises:
+        PotentialError: elements it never saw, or crystals from a potential without volumes.
+    """
+    asked = {symbol for formula in settings.formulas for symbol in parse_formula(formula)}
+    unknown = sorted(asked - set(elements))
+    if unknown:
+        raise PotentialError(
+            f"the potential never saw {', '.join(unknown)}; it was trained on "
+            f"{', '.join(elements)}. Ask for those in 'formulas', or train with structures that "
+            f"hold {', '.join(unknown)}"
+        )
+    if settings.periodic and not set(elements) <= set(elemental_volumes):
+        raise PotentialError(
+            "the potential was trained on molecules and knows no volumes; set 'periodic' to "
+            "false, or train on crystals"
+        )
 
 
 def random_composition(
@@ -78,14 +116,6 @@ def random_composition(
     shares = np.array([composition[symbol] for symbol in symbols])
     drawn = rng.choice(len(symbols), size=count, p=shares / shares.sum())
     return np.sort(np.array([NUMBERS[symbols[place]] for place in drawn]))
-
-
-def species_counts(species: Array) -> list[tuple[str, int]]:
-    """How many of each symbol."""
-    from aiida_rm.engine.elements import SYMBOLS
-
-    found, counts = np.unique(species, return_counts=True)
-    return [(SYMBOLS[z], int(n)) for z, n in zip(found, counts, strict=True)]
 
 
 def random_cell(rng: np.random.Generator, volume: float, distortion: float) -> Array:

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from aiida_rm.engine.device import pick_device
 from aiida_rm.engine.elements import SYMBOLS
 from aiida_rm.engine.errors import DivergenceError, FramesError, PotentialError, StateError
 from aiida_rm.engine.files import SCHEMA_VERSION
@@ -75,7 +76,6 @@ class Trainer:
         self,
         frames: Frames,
         settings: TrainSettings,
-        core: tuple[float, float],
         initial: Potential | None = None,
     ) -> None:
         """Prepare a training.
@@ -83,14 +83,17 @@ class Trainer:
         Args:
             frames: perturbed structures with the labels of :func:`response.perturb`.
             settings: all knobs.
-            core: radius and strength of the repulsion in the targets.
             initial: start from these weights instead of random ones.
+
+        Raises:
+            FramesError: labels are missing or unusable.
+            PotentialError: ``initial`` has another shape, core or other elements.
         """
-        check_labels(frames)
+        core = check_labels(frames)
         self.settings = settings
         self.device = pick_device(settings.device)
         self.dtype = getattr(torch, settings.dtype)
-        self.digest = _digest(frames, settings, core)
+        self.digest = _digest(frames, settings)
         self.data = TrainingData(frames, max(settings.cutoff, core[0]), self.dtype, self.device)
         self.train_rows, self.validation_rows = split(frames, settings)
         self.model = self._new_model(frames, core, initial)
@@ -98,8 +101,8 @@ class Trainer:
         self.best = deepcopy(self.model)
         for copy in (self.average, self.best):
             copy.requires_grad_(False)
-        weights = [p for p in self.model.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.Adam(weights, lr=settings.learning_rate)
+        self.weights = self.model.network.trained()
+        self.optimizer = torch.optim.Adam(self.weights, lr=settings.learning_rate)
         self.progress = Progress()
         # So that forces and stress weigh alike whatever their units.
         self.scales = self.data.scales(self.train_rows)
@@ -183,7 +186,7 @@ class Trainer:
             )
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), s.clip_norm))
+        norm = float(torch.nn.utils.clip_grad_norm_(self.weights, s.clip_norm))
         self.optimizer.step()
         # A young average forgets faster, or the random start would linger in it.
         decay = min(s.ema_decay, (1 + p.step) / (10 + p.step))
@@ -350,8 +353,8 @@ class Trainer:
         return {"model": self.model, "average": self.average, "best": self.best}
 
 
-def check_labels(frames: Frames) -> None:
-    """Refuse frames without targets.
+def check_labels(frames: Frames) -> tuple[float, float]:
+    """Refuse frames without targets; give the radius and strength of their core repulsion.
 
     Raises:
         FramesError: a label is missing or of the wrong shape.
@@ -364,6 +367,16 @@ def check_labels(frames: Frames) -> None:
         raise FramesError("the frames have no label 'stress' (S, 3, 3); run perturb on them first")
     if not (np.isfinite(force).all() and np.isfinite(stress).all()):
         raise FramesError("the target forces or stresses are not all finite; run perturb again")
+    core = []
+    for name in ("core_radius", "core_strength"):
+        values = np.unique(frames.structure.get(name, np.zeros(0)))
+        if len(values) != 1:
+            raise FramesError(
+                f"the label '{name}' is missing or differs between structures; perturb all of "
+                "them with the same core repulsion"
+            )
+        core.append(float(values[0]))
+    return core[0], core[1]
 
 
 def split(
@@ -389,13 +402,6 @@ def learning_rate(settings: TrainSettings, step: int, done: float) -> float:
     floor = settings.final_rate
     cosine = floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
     return settings.learning_rate * warm * cosine
-
-
-def pick_device(name: str) -> torch.device:
-    """The device for a setting; ``auto`` takes a GPU when torch sees one."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(name)
 
 
 def describe_training_set(frames: Frames) -> dict[str, Any]:
@@ -429,9 +435,14 @@ def describe_training_set(frames: Frames) -> dict[str, Any]:
 def gauge(
     potential: Potential, data: TrainingData, rows: np.ndarray[Any, Any], batch_atoms: int
 ) -> None:
-    """Fit the constant per element so that E~ agrees with its target on average."""
+    """Fit the constant per element so that E~ agrees with its target near the stable structures.
+
+    Far from them the target is a mixture of many homes, which no potential can follow.
+    """
     if "energy" not in data.frames.structure:
         return
+    wanted = np.asarray(data.frames.structure["energy"])[rows] / data.counts[rows]
+    rows = rows[np.argsort(wanted, kind="stable")[: max(64, len(rows) // 10)]]
     rows = rows[:: max(1, len(rows) // 512)]
     potential.element_energy.zero_()
     numbers = np.unique(data.frames.numbers)
@@ -472,9 +483,6 @@ def _warm(
     model.require_elements(set(elements))
     model.element_energy.zero_()
     model.requires_grad_(True)
-    if shape.element_channels == 1:
-        model.network.sender.weight.requires_grad_(False)
-        model.network.centre.weight.requires_grad_(False)
     return model
 
 
@@ -482,10 +490,10 @@ def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
 
 
-def _digest(frames: Frames, settings: TrainSettings, core: tuple[float, float]) -> str:
+def _digest(frames: Frames, settings: TrainSettings) -> str:
     """What a checkpoint belongs to: all data and every knob that shapes the result."""
     knobs = {k: v for k, v in to_plain(settings).items() if k not in _FREE_KNOBS}
-    digest = hashlib.sha256(json.dumps([knobs, core], sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps(knobs, sort_keys=True).encode())
     for name, array in sorted(frames.to_arrays().items()):
         digest.update(name.encode())
         digest.update(np.ascontiguousarray(array).tobytes())

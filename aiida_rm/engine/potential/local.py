@@ -78,8 +78,16 @@ class LocalNetwork(nn.Module):
             # One element, or one channel: a constant is all that an embedding can say.
             nn.init.ones_(self.sender.weight)
             nn.init.zeros_(self.centre.weight)
-            self.sender.weight.requires_grad_(False)
-            self.centre.weight.requires_grad_(False)
+
+    def trained(self) -> list[nn.Parameter]:
+        """What training changes: all but the embedding of a single channel."""
+        fixed = ("sender.", "centre.") if self.shape.element_channels == 1 else ()
+        return [p for name, p in self.named_parameters() if not name.startswith(fixed)]
+
+    @property
+    def n_parameters(self) -> int:
+        """Numbers that training changes."""
+        return sum(p.numel() for p in self.trained())
 
     def forward(self, vectors: Tensor, edge_index: Tensor, numbers: Tensor) -> Tensor:
         """(A,) energies, from edge vectors (E, 3), sorted edges (2, E) and numbers (A,)."""

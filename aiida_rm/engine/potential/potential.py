@@ -66,7 +66,7 @@ class Potential(nn.Module):
     @property
     def n_parameters(self) -> int:
         """Numbers that training changes."""
-        return sum(p.numel() for p in self.parameters() if p.requires_grad)
+        return self.network.n_parameters
 
     def atom_energies(self, vectors: Tensor, graph: Graph) -> Tensor:
         """(A,) energies from the edge vectors (E, 3) of a graph."""

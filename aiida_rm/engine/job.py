@@ -1,0 +1,159 @@
+"""A job's folder: settings in, progress and results out, and reasons to stop."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from aiida_rm.engine.errors import DiskError, SettingsError
+from aiida_rm.engine.files import METRICS, RESULTS, SCHEMA_VERSION
+from aiida_rm.engine.settings import SETTINGS, Settings, parse_settings
+
+#: A settings file is small; more is not one.
+_MAX_SETTINGS_BYTES = 10_000_000
+
+
+class Job:
+    """One run of one task in one folder.
+
+    Attributes:
+        folder: where all files of the job are.
+        task: perturb, train, generate or score.
+        settings: the task's knobs.
+    """
+
+    def __init__(self, settings_file: Path, task: str) -> None:
+        """Read the settings file.
+
+        Raises:
+            SettingsError: it is missing, not JSON, for another task, or holds bad values.
+        """
+        self.began = time.monotonic()
+        self.folder = settings_file.resolve().parent
+        self.task = task
+        self._signal: str | None = None
+        content = _read_settings(settings_file, task)
+        self.settings: Settings = parse_settings(SETTINGS[task], content["settings"])
+        walltime = content.get("run", {}).get("walltime_seconds")
+        if walltime is not None and (
+            isinstance(walltime, bool) or not isinstance(walltime, int | float) or walltime <= 0
+        ):
+            raise SettingsError(f"'run.walltime_seconds' must be above 0, is {walltime!r}")
+        self.walltime: float | None = walltime
+        self._metrics = (self.folder / METRICS).open("w", encoding="utf-8", buffering=1)
+
+    def path(self, name: str) -> Path:
+        """A file or folder of the job."""
+        return self.folder / name
+
+    def optional(self, name: str) -> Path | None:
+        """The same, or None where it is absent."""
+        path = self.folder / name
+        return path if path.exists() else None
+
+    def listen(self) -> None:
+        """From now on SIGTERM, SIGINT and SIGUSR1 ask for an orderly stop."""
+        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        self._signal = signal.Signals(number).name
+
+    def should_stop(self) -> str | None:
+        """``signal`` or ``walltime`` when it is time to end, else None."""
+        if self._signal:
+            return "signal"
+        if self.walltime is not None and time.monotonic() - self.began > self.walltime:
+            return "walltime"
+        return None
+
+    @property
+    def seconds(self) -> float:
+        """Since the job began."""
+        return time.monotonic() - self.began
+
+    def metric(self, values: Mapping[str, Any]) -> None:
+        """Add a line to the metrics; they are worth less than the results, so a full disk passes."""
+        try:
+            self._metrics.write(json.dumps(finite(values), sort_keys=True) + "\n")
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+
+    def close(self) -> None:
+        """Nothing more will be measured."""
+        self._metrics.close()
+
+
+def write_results(
+    folder: Path,
+    task: str,
+    *,
+    status: str,
+    stop_reason: str | None = None,
+    error: Mapping[str, str] | None = None,
+    engine: Mapping[str, Any] | None = None,
+    seconds: float = 0.0,
+    summary: Mapping[str, Any] | None = None,
+) -> None:
+    """Write results.json, the last act of a job; whole or not at all.
+
+    Raises:
+        DiskError: it cannot be written.
+    """
+    content = {
+        "schema": SCHEMA_VERSION,
+        "task": task,
+        "status": status,
+        "stop_reason": stop_reason,
+        "error": error,
+        "engine": engine or {},
+        "wall_seconds": round(seconds, 3),
+        "summary": summary or {},
+    }
+    target = folder / RESULTS
+    temporary = target.with_name(target.name + ".tmp")
+    try:
+        temporary.write_text(json.dumps(finite(content), indent=1, sort_keys=True) + "\n")
+        os.replace(temporary, target)
+    except OSError as problem:
+        raise DiskError(f"'{RESULTS}' could not be written: {problem}") from problem
+
+
+def finite(value: Any) -> Any:
+    """The same with None for every NaN and infinity, which JSON does not know."""
+    if isinstance(value, Mapping):
+        return {str(k): finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(v) for v in value]
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return None
+    return value
+
+
+def _read_settings(file: Path, task: str) -> dict[str, Any]:
+    try:
+        if file.stat().st_size > _MAX_SETTINGS_BYTES:
+            raise SettingsError(f"'{file.name}' is too large for a settings file")
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise SettingsError(f"'{file.name}' cannot be read as JSON: {error}") from error
+    if not isinstance(content, dict) or not isinstance(content.get("settings"), dict):
+        raise SettingsError(f"'{file.name}' must be a table with the key 'settings'")
+    if content.get("schema", SCHEMA_VERSION) != SCHEMA_VERSION:
+        raise SettingsError(
+            f"'{file.name}' has schema {content['schema']}, this engine reads {SCHEMA_VERSION}; "
+            "use the same version of aiida-rm on both machines"
+        )
+    if content.get("task", task) != task:
+        raise SettingsError(f"'{file.name}' is for the task '{content['task']}', not '{task}'")
+    if not isinstance(content.get("run", {}), dict):
+        raise SettingsError(f"'run' in '{file.name}' must be a table")
+    return content

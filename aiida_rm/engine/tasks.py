@@ -1,0 +1,222 @@
+"""The four tasks, each from the files of a job's folder to the files it leaves there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiida_rm.engine import files
+from aiida_rm.engine.frames import Frames
+from aiida_rm.engine.job import Job
+from aiida_rm.engine.settings import (
+    GenerateSettings,
+    PerturbSettings,
+    ScoreSettings,
+    TrainSettings,
+)
+
+#: Seconds between lines of progress.
+_INTERVAL = 1.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a task ended, and what it has to say."""
+
+    stop_reason: str = "completed"
+    summary: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def status(self) -> str:
+        """``finished``, or ``stopped`` before its time."""
+        return "finished" if self.stop_reason in ("completed", "early_stopping") else "stopped"
+
+
+def run_perturb(job: Job) -> Outcome:
+    """input_frames -> output_frames with targets."""
+    from aiida_rm.engine.response import perturb
+
+    assert isinstance(job.settings, PerturbSettings)
+    frames = Frames.load(job.path(files.INPUT_FRAMES))
+    ticker = _Ticker(job, "perturbing")
+    perturbed = perturb(frames, job.settings, ticker.count)
+    perturbed.save(job.path(files.OUTPUT_FRAMES))
+    return Outcome(
+        summary={
+            "n_structures": len(perturbed),
+            "n_atoms": perturbed.n_atoms,
+            "elements": list(perturbed.elements),
+        }
+    )
+
+
+def run_train(job: Job) -> Outcome:
+    """input_frames with targets -> potential; a training state while under way or cut short."""
+    from aiida_rm.engine.potential import Potential
+    from aiida_rm.engine.training import Trainer
+
+    assert isinstance(job.settings, TrainSettings)
+    use_threads(job.settings.threads)
+    frames = Frames.load(job.path(files.INPUT_FRAMES))
+    initial = job.optional(files.INPUT_POTENTIAL)
+    trainer = Trainer(frames, job.settings, Potential.load(initial) if initial else None)
+    state = job.optional(files.INPUT_STATE)
+    if state:
+        trainer.restore(state)
+        for line in trainer.progress.history:
+            job.metric(line)
+        print(f"resumed after {trainer.progress.epoch} epochs", flush=True)
+
+    def on_epoch(metrics: Mapping[str, float]) -> None:
+        job.metric(metrics)
+        print(
+            f"epoch {metrics['epoch']:.0f} of {metrics['epochs']:.0f}: "
+            f"loss {metrics['loss']:.4g}, validation {metrics['validation_loss']:.4g}, "
+            f"forces {metrics['force_error']:.3f}, stress {metrics['stress_error']:.3f}, "
+            f"{metrics['structures_per_second']:.1f} structures/s",
+            flush=True,
+        )
+
+    checkpoint = job.path(files.OUTPUT_STATE)
+    outcome = trainer.run(job.should_stop, on_epoch, checkpoint)
+    outcome.potential.save(job.path(files.OUTPUT_POTENTIAL))
+    progress = outcome.progress
+    if outcome.stop_reason in ("completed", "early_stopping"):
+        checkpoint.unlink(missing_ok=True)
+    best = progress.history[progress.best_epoch - 1] if progress.best_epoch else {}
+    return Outcome(
+        outcome.stop_reason,
+        {
+            "epochs": progress.epoch,
+            "steps": progress.step,
+            "best_epoch": progress.best_epoch,
+            "n_parameters": outcome.potential.n_parameters,
+            "elements": list(outcome.potential.elements),
+            "loss": progress.history[-1]["loss"] if progress.history else None,
+            "validation": {
+                key: best.get(key)
+                for key in ("force_error", "stress_error", "force_rmse", "stress_rmse")
+            },
+        },
+    )
+
+
+def run_generate(job: Job) -> Outcome:
+    """input_potential -> output_frames: random starts, relaxed."""
+    import torch
+
+    from aiida_rm.engine.device import pick_device
+    from aiida_rm.engine.potential import Potential
+    from aiida_rm.engine.relaxation import CONVERGED, EXPLODED, OUT_OF_STEPS, RelaxStatus, relax
+    from aiida_rm.engine.search import check_search, random_starts
+
+    assert isinstance(job.settings, GenerateSettings)
+    s = job.settings
+    use_threads(s.threads)
+    potential = Potential.load(
+        job.path(files.INPUT_POTENTIAL), dtype=getattr(torch, s.dtype), device=pick_device(s.device)
+    )
+    composition = potential.notes.get("composition", {})
+    volumes = potential.notes.get("elemental_volumes", {})
+    check_search(s, potential.elements, volumes)
+    indices = range(s.first_index, s.first_index + s.n_structures)
+    starts, impossible = random_starts(indices, s, composition, volumes)
+    ticker = _Ticker(job, "relaxing")
+    calls = 0
+
+    def on_step(status: RelaxStatus) -> None:
+        nonlocal calls
+        calls = status.force_calls
+        ticker.count(status.finished, status.total, converged=status.converged, steps=calls)
+
+    began = time.monotonic()
+    found = relax(
+        starts,
+        potential,
+        s.stages,
+        batch_atoms=s.batch_atoms,
+        skin=s.skin,
+        should_stop=job.should_stop,
+        on_step=on_step,
+    )
+    seconds = time.monotonic() - began
+    ticker.count(len(found), len(starts), last=True, steps=calls)
+    reason = "completed" if len(found) == len(starts) else job.should_stop() or "completed"
+    if not len(found):
+        return Outcome(reason, {"n_structures": 0, "impossible": impossible})
+    found.save(job.path(files.OUTPUT_FRAMES))
+    status = found.structure["status"]
+    return Outcome(
+        reason,
+        {
+            "n_structures": len(found),
+            "converged": int((status == CONVERGED).sum()),
+            "unconverged": int((status == OUT_OF_STEPS).sum()),
+            "exploded": int((status == EXPLODED).sum()),
+            "impossible": impossible,
+            "force_calls": calls,
+            "structures_per_second": len(found) / max(seconds, 1e-9),
+        },
+    )
+
+
+def run_score(job: Job) -> Outcome:
+    """input_frames [and reference_frames, known_frames] -> output_frames with verdicts."""
+    from aiida_rm.engine.scoring.task import score
+
+    assert isinstance(job.settings, ScoreSettings)
+
+    def load(name: str) -> Frames | None:
+        path = job.optional(name)
+        return Frames.load(path) if path else None
+
+    frames = Frames.load(job.path(files.INPUT_FRAMES))
+    references, known = load(files.REFERENCE_FRAMES), load(files.KNOWN_FRAMES)
+    scored, summary = score(frames, job.settings, references, known, job.metric)
+    scored.save(job.path(files.OUTPUT_FRAMES))
+    return Outcome(summary=summary)
+
+
+RUNNERS = {
+    "perturb": run_perturb,
+    "train": run_train,
+    "generate": run_generate,
+    "score": run_score,
+}
+
+
+def use_threads(count: int) -> None:
+    """Tell torch how many threads to use; 0 leaves its own choice."""
+    if count:
+        import torch
+
+        torch.set_num_threads(count)
+
+
+class _Ticker:
+    """Lines of progress, at most one a second."""
+
+    def __init__(self, job: Job, stage: str) -> None:
+        self.job = job
+        self.stage = stage
+        self._last = 0.0
+
+    def count(self, finished: int, total: int, *, last: bool = False, **more: float) -> None:
+        now = time.monotonic()
+        if now - self._last < _INTERVAL and finished < total and not last:
+            return
+        self._last = now
+        self.job.metric(
+            {
+                "stage": self.stage,
+                "finished": finished,
+                "total": total,
+                "seconds": self.job.seconds,
+                **more,
+            }
+        )
+        print(f"{self.stage}: {finished} of {total}", flush=True)
+
+
