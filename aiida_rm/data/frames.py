@@ -244,6 +244,10 @@ class FramesData(ArrayData):
             for name in sorted(self._arraynames_from_files())
         ]
 
+    def _get_array_entries(self) -> dict[str, Any]:
+        """All arrays as plain lists, for `verdi data core.array show` and JSON exports."""
+        return {name: _plain(self._read(name)) for name in sorted(self.get_arraynames())}
+
     def _check_index(self, index: int) -> None:
         if not 0 <= index < len(self):
             raise IndexError(f"structure {index} does not exist; the node holds 0..{len(self) - 1}")
@@ -340,6 +344,15 @@ def count_formulas(frames: Frames) -> Counter[str]:
         symbols = {SYMBOLS[z]: int(n) for z, n in zip(present, row, strict=True) if n}
         result[hill_formula(symbols)] += int(count)
     return result
+
+
+def _plain(array: NDArray[Any]) -> Any:
+    """Lists, with None for what JSON has no number for."""
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        items = array.astype(object)
+        items[~np.isfinite(array)] = None
+        return items.tolist()
+    return array.tolist()
 
 
 def _pbc_kind(pbc: NDArray[Any]) -> str:

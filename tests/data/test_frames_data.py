@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import subprocess
 import sys
 
@@ -276,6 +277,29 @@ def test_get_structure_and_ase(frames_data, diamond_frames):
     assert structure.label == "diamond"
     for positions in ([site.position for site in structure.sites], atoms.positions):
         np.testing.assert_array_equal(positions, diamond_frames.positions)
+
+
+def test_json_export():
+    content, _ = FramesData(labelled())._exportcontent("json")
+    table = json.loads(content)
+    assert table["structure_name"] == ["n1", "n2", "n3"]
+    assert table["structure_valid"] == [False, True, False]
+    assert table["structure_energy"][2] is None
+    assert table["ptr"] == [0, 1, 3, 6]
+
+
+def test_archive_round_trip(tmp_path, aiida_profile_clean):
+    from aiida.tools.archive import create_archive, import_archive
+
+    node = FramesData(labelled()).store()
+    uuid, content_hash = node.uuid, node.base.caching.compute_hash()
+    create_archive([node], filename=tmp_path / "study.aiida")
+    aiida_profile_clean.reset_storage()
+    import_archive(tmp_path / "study.aiida")
+    loaded = orm.load_node(uuid)
+    assert_same(loaded.get_frames(), labelled())
+    assert loaded.base.caching.compute_hash() == content_hash
+    assert orm.QueryBuilder().append(FramesData, filters={"attributes.n_structures": 3}).count()
 
 
 def header_of_shape(shape: tuple[int, ...]) -> bytes:
