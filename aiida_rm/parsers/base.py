@@ -122,11 +122,8 @@ class EngineParser(Parser):
 
     def exit(self, label: str, **values: Any) -> ExitCode:
         """An exit code of the job's class, its message filled in."""
-        safe = {
-            key: str(value).replace("{", "(").replace("}", ")") for key, value in values.items()
-        }
         code: ExitCode = getattr(self.exit_codes, label)
-        return code.format(**safe) if values else code
+        return code.format(**values)
 
     def _failed(self, results: dict[str, Any]) -> ExitCode:
         error = results["error"]

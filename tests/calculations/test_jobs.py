@@ -1,0 +1,296 @@
+"""The four jobs: what they send, what they refuse, and every kind of code."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from aiida import orm
+from aiida.common.folders import SubmitTestFolder
+from aiida.engine import run_get_node
+from aiida.plugins import CalculationFactory, ParserFactory
+
+from aiida_rm.data.frames import FramesData
+from aiida_rm.data.potential import PotentialData
+from aiida_rm.engine.frames import Frames
+from aiida_rm.engine.settings import SETTINGS
+from tests.conftest import POTENTIAL_HEADER
+from tests.jobs import generated, perturbed
+
+TASKS = ("perturb", "train", "generate", "score")
+
+
+@pytest.fixture
+def inputs(diamond_frames: Frames, potential_data: Any, installed: Any) -> Any:
+    """``inputs(task)``: the least that a job needs."""
+
+    def make(task: str, **more: Any) -> dict[str, Any]:
+        nodes = {
+            "perturb": {"frames": FramesData(diamond_frames)},
+            "train": {"frames": FramesData(perturbed(diamond_frames))},
+            "generate": {"potential": potential_data},
+            "score": {"frames": FramesData(generated(diamond_frames))},
+        }[task]
+        return {"code": installed, **nodes, **more}
+
+    return make
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_what_is_sent(task: str, inputs: Any, prepare: Any) -> None:
+    info, content = prepare(task, inputs(task))
+    assert content["schema"] == 1
+    assert content["task"] == task
+    # every knob is written, so that the engine's own defaults never matter
+    assert set(content["settings"]) == {f.name for f in dataclasses.fields(SETTINGS[task])}
+    assert content["run"] == {"walltime_seconds": None}
+    code = info.codes_info[0]
+    assert code.cmdline_params == [task, "settings.json"]
+    assert (code.stdout_name, code.stderr_name) == ("aiida_rm.out", "aiida_rm.err")
+    assert code.withmpi is False
+    assert set(info.retrieve_list) == {
+        "results.json",
+        "metrics.jsonl",
+        "aiida_rm.out",
+        "aiida_rm.err",
+    }
+    large = {"train": {"potential.safetensors", "training_state.safetensors"}}
+    assert set(info.retrieve_temporary_list) == large.get(task, {"output_frames"})
+
+
+def test_frames_go_by_reference(inputs: Any, prepare: Any, diamond_frames: Frames) -> None:
+    frames = FramesData(diamond_frames)
+    info, _ = prepare("perturb", {**inputs("perturb"), "frames": frames})
+    assert {uuid for uuid, _, _ in info.local_copy_list} == {frames.uuid}
+    targets = {target for _, _, target in info.local_copy_list}
+    assert {"input_frames/positions.npy", "input_frames/structure_name.npy"} <= targets
+
+
+def test_train_sends_potential_and_state(
+    inputs: Any, prepare: Any, potential_data: Any, training_state_data: Any
+) -> None:
+    more = {"potential": potential_data, "state": training_state_data}
+    info, _ = prepare("train", inputs("train", **more))
+    assert {target for uuid, _, target in info.local_copy_list if uuid == potential_data.uuid} == {
+        "input_potential.safetensors"
+    }
+    assert (
+        training_state_data.uuid,
+        "training_state.safetensors",
+        "input_state.safetensors",
+    ) in info.local_copy_list
+
+
+def test_score_sends_references_and_known(
+    inputs: Any, prepare: Any, diamond_frames: Frames
+) -> None:
+    more = {"references": FramesData(diamond_frames), "known": FramesData(diamond_frames)}
+    info, _ = prepare("score", inputs("score", **more))
+    folders = {target.split("/")[0] for _, _, target in info.local_copy_list}
+    assert folders == {"input_frames", "reference_frames", "known_frames"}
+
+
+def test_the_engine_hears_of_the_walltime(inputs: Any, prepare: Any) -> None:
+    metadata = {"options": {"max_wallclock_seconds": 3600}}
+    _, content = prepare("train", inputs("train", metadata=metadata))
+    assert content["run"]["walltime_seconds"] == pytest.approx(3240)
+
+
+def test_given_settings_arrive(inputs: Any, prepare: Any) -> None:
+    _, content = prepare("perturb", inputs("perturb", settings={"seed": 7, "strain": 0}))
+    assert content["settings"]["seed"] == 7
+    assert content["settings"]["strain"] == 0
+
+
+def test_the_walltime_is_not_part_of_the_hash(inputs: Any, instantiate: Any) -> None:
+    """What was computed under one walltime serves under another."""
+    given = inputs("train")
+    hashes = {
+        instantiate(
+            "train", {**given, "metadata": {"options": {"max_wallclock_seconds": limit}}}
+        ).node.base.caching.compute_hash()
+        for limit in (60, 3600)
+    }
+    assert len(hashes) == 1
+    other = instantiate("train", {**given, "settings": {"seed": 1}})
+    assert other.node.base.caching.compute_hash() not in hashes
+    for task in TASKS:
+        assert CalculationFactory(f"rm.{task}").CACHE_VERSION is not None
+        assert ParserFactory(f"rm.{task}").CACHE_VERSION is not None
+
+
+@pytest.mark.parametrize(
+    ("task", "settings", "says"),
+    [
+        ("perturb", {"sead": 1}, "'sead' is no setting of this task, did you mean 'seed'"),
+        ("train", {"seed": -1}, "'seed' is -1, must be at least 0"),
+        ("train", {"learning_rate": "1e-2"}, "'learning_rate' must be of type float"),
+        ("generate", {"formulas": ["Xx2"]}, "'Xx' in the formula"),
+        ("generate", {"stages": [{"kind": "boil"}]}, "must be one of fire, jitter"),
+        ("score", {"symprec": 2}, "'symprec' is 2.0, must be at most 1 angstrom"),
+    ],
+)
+def test_bad_settings_are_refused(
+    task: str, settings: dict[str, Any], says: str, inputs: Any, instantiate: Any
+) -> None:
+    with pytest.raises(ValueError, match=says):
+        instantiate(task, inputs(task, settings=settings))
+
+
+@pytest.mark.parametrize(
+    ("task", "port"),
+    [
+        ("perturb", "frames"),
+        ("train", "frames"),
+        ("train", "potential"),
+        ("train", "state"),
+        ("generate", "potential"),
+        ("score", "known"),
+    ],
+)
+def test_wrong_node_types_are_refused(task: str, port: str, inputs: Any, instantiate: Any) -> None:
+    with pytest.raises(ValueError, match=port):
+        instantiate(task, {**inputs(task), port: orm.StructureData(cell=np.eye(3).tolist())})
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_missing_inputs_are_refused(task: str, inputs: Any, instantiate: Any) -> None:
+    given = inputs(task)
+    for name in given:
+        with pytest.raises(ValueError, match=name):
+            instantiate(task, {key: value for key, value in given.items() if key != name})
+
+
+def test_overlapping_atoms_are_refused(inputs: Any, instantiate: Any) -> None:
+    frames = Frames.build(
+        [[6, 6], [6, 6]],
+        [[[0, 0, 0], [1.5, 0, 0]], [[0, 0, 0], [0.1, 0, 0]]],
+        cells=np.eye(3)[None].repeat(2, 0) * 5,
+    )
+    with pytest.raises(ValueError, match=r"structure 1 \(C2\) has two atoms 0\.100 A apart"):
+        instantiate("perturb", inputs("perturb", frames=FramesData(frames)))
+
+
+def test_train_wants_targets(
+    inputs: Any, instantiate: Any, diamond_frames: Frames, molecule_frames: Frames
+) -> None:
+    with pytest.raises(ValueError, match="labels force and stress; run rm.perturb first"):
+        instantiate("train", inputs("train", frames=FramesData(diamond_frames)))
+    with pytest.raises(ValueError, match="label force; run rm.perturb first"):
+        instantiate("train", inputs("train", frames=FramesData(molecule_frames)))
+    force = {"force": np.zeros((molecule_frames.n_atoms, 3))}
+    instantiate(
+        "train", inputs("train", frames=FramesData(molecule_frames.with_labels(atom=force)))
+    )
+
+
+def test_warm_start_must_know_the_elements(
+    inputs: Any, instantiate: Any, potential_data: Any
+) -> None:
+    silicon = Frames.build([[14]], [[[0, 0, 0]]], cells=[np.eye(3) * 3])
+    frames = FramesData(perturbed(silicon))
+    with pytest.raises(ValueError, match="knows C, but `frames` also hold Si"):
+        instantiate("train", inputs("train", frames=frames, potential=potential_data))
+
+
+def test_generate_refuses_elements_never_seen(inputs: Any, instantiate: Any) -> None:
+    settings = {"formulas": ["C4", "NaCl"]}
+    with pytest.raises(ValueError, match="ask for Cl, Na, .* known are C"):
+        instantiate("generate", inputs("generate", settings=settings))
+    instantiate("generate", inputs("generate", settings={"formulas": ["C4"]}))
+
+
+def test_generate_refuses_crystals_from_molecules(
+    inputs: Any, instantiate: Any, write_safetensors: Any, tmp_path: Path
+) -> None:
+    header = {**POTENTIAL_HEADER, "elemental_volumes": {}}
+    potential = PotentialData(write_safetensors(tmp_path / "molecular.safetensors", header))
+    with pytest.raises(ValueError, match="trained on molecules"):
+        instantiate("generate", inputs("generate", potential=potential))
+    settings = {"periodic": False, "stages": [{"cell": "fixed"}]}
+    instantiate("generate", inputs("generate", potential=potential, settings=settings))
+
+
+def test_known_structures_need_names(inputs: Any, instantiate: Any, diamond_frames: Frames) -> None:
+    known = FramesData(diamond_frames.without_labels())
+    with pytest.raises(ValueError, match="`known` lacks the label `name`"):
+        instantiate("score", inputs("score", known=known))
+
+
+def dry_run(task: str, inputs: dict[str, Any]) -> tuple[Path, str]:
+    """The folder that would be sent, and the submission script."""
+    metadata = {**inputs.get("metadata", {}), "dry_run": True, "store_provenance": False}
+    _, node = run_get_node(CalculationFactory(f"rm.{task}"), **{**inputs, "metadata": metadata})
+    folder = Path(node.dry_run_info["folder"])
+    script = (folder / node.dry_run_info["script_filename"]).read_text()
+    return folder, " ".join(script.split())
+
+
+@pytest.fixture
+def submit_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SubmitTestFolder, "__init__", _at(tmp_path / "submit_test"))
+
+
+def _at(base: Path) -> Any:
+    original = SubmitTestFolder.__init__
+
+    def init(self: SubmitTestFolder, basepath: str = str(base)) -> None:
+        original(self, basepath)
+
+    return init
+
+
+def test_installed_code(inputs: Any, submit_folder: None) -> None:
+    folder, script = dry_run("perturb", inputs("perturb"))
+    assert (
+        "'/opt/bin/aiida-rm-engine' 'perturb' 'settings.json' > 'aiida_rm.out' 2> 'aiida_rm.err'"
+        in script
+    )
+    assert np.load(folder / "input_frames" / "positions.npy").shape == (2, 3)
+    assert (folder / "settings.json").is_file()
+
+
+def test_portable_code(
+    inputs: Any, submit_folder: None, tmp_path: Path, aiida_localhost: Any
+) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "engine.sh").write_text("#!/bin/sh\nexec aiida-rm-engine $@\n")
+    code = orm.PortableCode(
+        label="portable", filepath_executable="engine.sh", filepath_files=source
+    )
+    given = {**inputs("train"), "code": code.store(), "metadata": {"computer": aiida_localhost}}
+    folder, script = dry_run("train", given)
+    assert "'./engine.sh' 'train' 'settings.json'" in script
+    assert (folder / "engine.sh").is_file()
+    assert (folder / "input_frames" / "atom_force.npy").is_file()
+
+
+def test_containerized_code(inputs: Any, submit_folder: None, aiida_localhost: Any) -> None:
+    code = orm.ContainerizedCode(
+        label="container",
+        computer=aiida_localhost,
+        engine_command="apptainer exec --nv {image_name}",
+        image_name="aiida-rm.sif",
+        filepath_executable="aiida-rm-engine",
+    )
+    given = {**inputs("generate"), "code": code.store()}
+    folder, script = dry_run("generate", given)
+    assert (
+        "'apptainer' 'exec' '--nv' 'aiida-rm.sif' 'aiida-rm-engine' 'generate' 'settings.json' "
+        "> 'aiida_rm.out' 2> 'aiida_rm.err'" in script
+    )
+    assert (folder / "input_potential.safetensors").is_file()
+
+
+def test_exit_codes_say_what_to_do() -> None:
+    for task in TASKS:
+        codes = CalculationFactory(f"rm.{task}").exit_codes
+        for label in ("ERROR_ENGINE_NOT_FOUND", "ERROR_DISK_FULL", "ERROR_OUT_OF_MEMORY"):
+            assert getattr(codes, label).invalidates_cache
+        for label in ("ERROR_BAD_SETTINGS", "ERROR_BAD_FRAMES", "ERROR_DIVERGED"):
+            assert not getattr(codes, label).invalidates_cache
+        assert codes.ERROR_WALLTIME.invalidates_cache is (task != "train")

@@ -1,0 +1,236 @@
+"""Parsers of perturb, generate and score: good, truncated, empty and foreign outputs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from aiida import orm
+
+from aiida_rm.data.frames import FramesData
+from aiida_rm.engine import files
+from aiida_rm.engine.frames import Frames
+from tests.jobs import failed, generated, perturbed, results, scored, write_results
+
+every_task = pytest.mark.parametrize("case", ["perturb", "generate", "score"], indirect=True)
+
+
+@pytest.fixture(params=["generate"])
+def case(
+    request: Any, make_job: Any, diamond_frames: Frames, potential_data: Any
+) -> tuple[Any, Frames]:
+    """A job and the frames that it should write; of one task for what all parsers share."""
+    task = request.param
+    if task == "perturb":
+        return make_job(task, {"frames": FramesData(diamond_frames)}), perturbed(diamond_frames)
+    if task == "generate":
+        settings = orm.Dict({"n_structures": 1})
+        job = make_job(task, {"potential": potential_data, "settings": settings})
+        return job, generated(diamond_frames)
+    frames = generated(diamond_frames)
+    return make_job(task, {"frames": FramesData(frames)}), scored(frames)
+
+
+def fill(case: tuple[Any, Frames], content: Any = None) -> Any:
+    job, frames = case
+    write_results(job.retrieved, results(job.task) if content is None else content)
+    frames.save(job.temporary / files.OUTPUT_FRAMES)
+    return job
+
+
+@every_task
+def test_good_outputs_become_nodes(case: tuple[Any, Frames]) -> None:
+    outputs, code = fill(case).parse()
+    assert code.status == 0
+    assert sorted(outputs) == ["frames", "results"]
+    assert outputs["results"]["status"] == "finished"
+    read = outputs["frames"].get_frames()
+    np.testing.assert_array_equal(read.positions, case[1].positions)
+    assert sorted(read.structure) == sorted(case[1].structure)
+
+
+@every_task
+def test_nothing_at_all(case: tuple[Any, Frames]) -> None:
+    outputs, code = case[0].parse()
+    assert outputs == {}
+    assert code.status == 103
+    assert "error stream is empty" in code.message
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        (files.STDERR, b"bash: line 1: aiida-rm-engine: command not found\n"),
+        (files.STDERR, b"/opt/python: No module named aiida_rm\n"),
+        ("_scheduler-stderr.txt", b"_aiidasubmit.sh: /x/engine: No such file or directory\n"),
+    ],
+)
+def test_a_missing_engine_is_told_apart(case: Any, name: str, content: bytes) -> None:
+    job = case[0]
+    (job.retrieved / name).write_bytes(content)
+    _, code = job.parse()
+    assert code.status == 102
+    assert "localhost" in code.message
+    assert "pip install aiida-rm" in code.message
+    assert content.decode().strip() in code.message
+
+
+def test_a_trace_is_quoted(case: Any) -> None:
+    (case[0].retrieved / files.STDERR).write_bytes(b"Traceback\n\xff\nKeyError: '{odd}'\n")
+    _, code = case[0].parse()
+    assert code.status == 103
+    assert "KeyError: '{odd}'" in code.message
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"schema": 1}', b"\x93NUMPY\x01\x00", b"[]"])
+def test_bad_results_do_not_lose_the_frames(case: Any, content: bytes) -> None:
+    outputs, code = fill(case, content).parse()
+    assert code.status == 303
+    assert list(outputs) == ["frames"]
+
+
+@pytest.mark.parametrize("name", ["positions.npy", "ptr.npy"])
+@pytest.mark.parametrize("content", [None, b"", b"\x93NUMPY", b"\x80\x04pickle"])
+def test_damaged_frames(case: Any, name: str, content: bytes | None) -> None:
+    job = fill(case)
+    file = job.temporary / files.OUTPUT_FRAMES / name
+    if content is None:
+        file.unlink()
+    else:
+        file.write_bytes(content)
+    outputs, code = job.parse()
+    assert code.status == 304
+    assert name.split(".", maxsplit=1)[0] in code.message
+    assert list(outputs) == ["results"]
+
+
+def test_truncated_array(case: Any) -> None:
+    job = fill(case)
+    file = job.temporary / files.OUTPUT_FRAMES / "positions.npy"
+    file.write_bytes(file.read_bytes()[:-8])
+    assert job.parse()[1].status == 304
+
+
+def test_frames_that_are_a_file(case: Any) -> None:
+    job = case[0]
+    write_results(job.retrieved, results(job.task))
+    (job.temporary / files.OUTPUT_FRAMES).write_text("no folder")
+    _, code = job.parse()
+    assert code.status == 304
+    assert "did not come back" in code.message
+
+
+@every_task
+def test_missing_labels(case: Any) -> None:
+    job, frames = case
+    outputs, code = fill((job, frames.without_labels())).parse()
+    assert code.status == 304
+    assert "lack the labels" in code.message
+    assert "frames" not in outputs
+
+
+def test_a_link_is_not_followed(case: Any, tmp_path: Path) -> None:
+    job = fill(case)
+    file = job.temporary / files.OUTPUT_FRAMES / "positions.npy"
+    file.rename(tmp_path / "elsewhere.npy")
+    file.symlink_to(tmp_path / "elsewhere.npy")
+    assert job.parse()[1].status == 304
+
+
+def test_a_full_disk_is_told_apart(case: Any) -> None:
+    job = case[0]
+    write_results(job.retrieved, results(job.task))
+    (job.retrieved / files.STDERR).write_text("OSError: [Errno 28] No space left on device\n")
+    assert job.parse()[1].status == 306
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        ("bad_settings", 201),
+        ("bad_frames", 202),
+        ("bad_potential", 203),
+        ("bad_state", 204),
+        ("bad_search", 205),
+        ("disk", 306),
+        ("out_of_memory", 410),
+        ("diverged", 411),
+        ("internal", 103),
+        ("from the future", 103),
+    ],
+)
+def test_errors_of_the_engine(case: Any, error: str, status: int) -> None:
+    job = case[0]
+    write_results(job.retrieved, failed(job.task, error))
+    outputs, code = job.parse()
+    assert code.status == status
+    assert "the culprit and the remedy" in code.message
+    assert outputs["results"]["error"]["code"] == error
+
+
+def test_every_error_of_the_engine_has_an_exit_code() -> None:
+    from aiida_rm.calculations.base import EXIT_CODE_OF_ERROR
+    from aiida_rm.engine import errors
+
+    kinds = [errors.EngineError, *errors.EngineError.__subclasses__()]
+    assert {kind.code for kind in kinds} <= set(EXIT_CODE_OF_ERROR)
+
+
+@every_task
+@pytest.mark.parametrize(("reason", "status"), [("walltime", 400), ("signal", 403)])
+def test_cut_short_keeps_what_was_made(case: Any, reason: str, status: int) -> None:
+    job = fill(case, results(case[0].task, status="stopped", stop_reason=reason))
+    outputs, code = job.parse()
+    assert code.status == status
+    assert "frames" in outputs
+    assert code.invalidates_cache
+
+
+@pytest.mark.parametrize(("verdict", "status"), [(110, 410), (120, None), (140, None), (None, 103)])
+def test_the_scheduler_is_heard(case: Any, verdict: int | None, status: int | None) -> None:
+    _, code = case[0].parse(exit_status=verdict)
+    assert (code.status if code is not None else None) == status
+
+
+def test_a_finished_job_is_good_whatever_the_scheduler_says(case: Any) -> None:
+    assert fill(case).parse(exit_status=120)[1].status == 0
+
+
+def test_memory_errors_in_the_stream(case: Any) -> None:
+    (case[0].retrieved / "_scheduler-stderr.txt").write_text("slurmstepd: oom-kill event\n")
+    assert case[0].parse()[1].status == 410
+
+
+def test_perturb_refuses_parents_outside_the_input(make_job: Any, diamond_frames: Frames) -> None:
+    job = make_job("perturb", {"frames": FramesData(diamond_frames)})
+    frames = perturbed(diamond_frames)
+    wrong = frames.with_labels(structure={"parent": np.array([0, 1, 0])})
+    _, code = fill((job, wrong)).parse()
+    assert code.status == 304
+    assert "parent" in code.message
+
+
+def test_perturb_refuses_targets_that_are_not_finite(make_job: Any, diamond_frames: Frames) -> None:
+    job = make_job("perturb", {"frames": FramesData(diamond_frames)})
+    frames = perturbed(diamond_frames)
+    wrong = frames.with_labels(atom={"force": np.full((frames.n_atoms, 3), np.nan)})
+    assert fill((job, wrong)).parse()[1].status == 304
+
+
+def test_generate_counts(make_job: Any, diamond_frames: Frames, potential_data: Any) -> None:
+    settings = orm.Dict({"n_structures": 2})
+    job = make_job("generate", {"potential": potential_data, "settings": settings})
+    outputs, code = fill((job, generated(diamond_frames))).parse()
+    assert code.status == 304
+    assert "1 structures, 2 were asked for" in code.message
+    assert "frames" not in outputs
+
+
+def test_score_refuses_other_structures(make_job: Any, diamond_frames: Frames) -> None:
+    job = make_job("score", {"frames": FramesData(diamond_frames)})
+    other = scored(generated(diamond_frames.select([0, 0])))
+    _, code = fill((job, other)).parse()
+    assert code.status == 304
+    assert "not those of the input" in code.message

@@ -1,0 +1,110 @@
+"""Parser of train: a potential, learning curves, and a state when it was cut short."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aiida_rm.data.frames import FramesData
+from aiida_rm.engine import files
+from aiida_rm.engine.frames import Frames
+from tests.jobs import failed, perturbed, results, write_results
+
+
+@pytest.fixture
+def job(make_job: Any, diamond_frames: Frames) -> Any:
+    made = make_job("train", {"frames": FramesData(perturbed(diamond_frames))})
+    metrics = b'{"epoch": 1, "loss": 2.0}\n{"epoch": 2, "loss": 1.0}\n{"epo'
+    (made.retrieved / files.METRICS).write_bytes(metrics)
+    return made
+
+
+def test_finished(job: Any, potential_file: Path, state_file: Path) -> None:
+    write_results(job.retrieved, results("train"))
+    shutil.copy(potential_file, job.temporary / files.OUTPUT_POTENTIAL)
+    shutil.copy(state_file, job.temporary / files.OUTPUT_STATE)
+    outputs, code = job.parse()
+    assert code.status == 0
+    # a state is there only when there is something to go on with
+    assert sorted(outputs) == ["learning_curves", "potential", "results"]
+    assert outputs["learning_curves"].get_array("loss").tolist() == [2.0, 1.0]
+    assert outputs["potential"].elements == ["C"]
+
+
+@pytest.mark.parametrize(("reason", "status"), [("walltime", 400), ("signal", 403)])
+def test_stopped_with_a_state(job: Any, state_file: Path, reason: str, status: int) -> None:
+    write_results(job.retrieved, results("train", status="stopped", stop_reason=reason))
+    shutil.copy(state_file, job.temporary / files.OUTPUT_STATE)
+    outputs, code = job.parse()
+    assert code.status == status
+    assert "epoch 12, step 3400" in code.message
+    assert not code.invalidates_cache
+    assert outputs["state"].step == 3400
+
+
+def test_stopped_without_a_state(job: Any) -> None:
+    write_results(job.retrieved, results("train", status="stopped", stop_reason="walltime"))
+    outputs, code = job.parse()
+    assert code.status == 307
+    assert code.invalidates_cache
+    assert "learning_curves" in outputs
+
+
+@pytest.mark.parametrize("verdict", [None, 120, 140])
+def test_killed_with_a_state(job: Any, state_file: Path, verdict: int | None) -> None:
+    shutil.copy(state_file, job.temporary / files.OUTPUT_STATE)
+    outputs, code = job.parse(exit_status=verdict)
+    assert code.status == 404
+    assert sorted(outputs) == ["learning_curves", "state"]
+
+
+def test_killed_while_the_state_was_written(job: Any, state_file: Path) -> None:
+    content = state_file.read_bytes()
+    (job.temporary / files.OUTPUT_STATE).write_bytes(content[: len(content) // 2])
+    outputs, code = job.parse(exit_status=120)
+    assert code is None  # the scheduler's own code is the better one
+    assert list(outputs) == ["learning_curves"]
+
+
+def test_out_of_memory_keeps_the_state(job: Any, state_file: Path) -> None:
+    shutil.copy(state_file, job.temporary / files.OUTPUT_STATE)
+    outputs, code = job.parse(exit_status=110)
+    assert code.status == 410
+    assert "state" in outputs
+
+
+def test_diverged_keeps_the_state(job: Any, state_file: Path) -> None:
+    write_results(job.retrieved, failed("train", "diverged"))
+    shutil.copy(state_file, job.temporary / files.OUTPUT_STATE)
+    outputs, code = job.parse()
+    assert code.status == 411
+    assert "state" in outputs
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\x80\x04pickle", b"PK\x03\x04", b"x" * 1000])
+def test_a_potential_that_is_none(job: Any, content: bytes | None) -> None:
+    write_results(job.retrieved, results("train"))
+    if content is not None:
+        (job.temporary / files.OUTPUT_POTENTIAL).write_bytes(content)
+    outputs, code = job.parse()
+    assert code.status == 305
+    assert sorted(outputs) == ["learning_curves", "results"]
+
+
+def test_a_state_under_the_name_of_the_potential(job: Any, state_file: Path) -> None:
+    write_results(job.retrieved, results("train"))
+    shutil.copy(state_file, job.temporary / files.OUTPUT_POTENTIAL)
+    _, code = job.parse()
+    assert code.status == 305
+    assert "training_state" in code.message
+
+
+def test_unreadable_results_do_not_lose_the_potential(job: Any, potential_file: Path) -> None:
+    write_results(job.retrieved, b'{"schema": 1, "ta')
+    shutil.copy(potential_file, job.temporary / files.OUTPUT_POTENTIAL)
+    outputs, code = job.parse()
+    assert code.status == 303
+    assert "potential" in outputs
