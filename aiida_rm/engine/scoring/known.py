@@ -7,12 +7,16 @@ shape. The tests hold every entry to its space group, its coordination and its b
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
-from aiida_rm.engine.converters import from_pymatgen
+import numpy as np
+from numpy.typing import NDArray
+
 from aiida_rm.engine.frames import Frames
 
+Array = NDArray[Any]
 Site = tuple[float, float, float]
 
 
@@ -250,16 +254,52 @@ def carbon_allotropes() -> Frames:
     Polymorphs of other elements and compounds can be recognised in the same way: any Frames with
     a label ``name`` will do.
     """
-    from pymatgen.core import Lattice, Structure
+    import spglib
 
-    structures = []
+    cells, positions = [], []
     for entry in CARBON:
-        crystal = Structure.from_spacegroup(
-            entry.group,
-            Lattice.from_parameters(*entry.cell),
-            ["C"] * len(entry.sites),
-            [list(site) for site in entry.sites],
-        ).get_primitive_structure(tolerance=0.01)
-        crystal.properties["name"] = entry.name
-        structures.append(crystal)
-    return from_pymatgen(structures)
+        with warnings.catch_warnings():
+            # spglib announces, on every call, that it will raise instead of returning None.
+            warnings.simplefilter("ignore")
+            sites = _orbits(entry)
+            cell, fractional, _ = spglib.find_primitive(
+                (_lattice(entry.cell), sites, [6] * len(sites)), 1e-4
+            )
+        cells.append(cell)
+        positions.append(fractional @ cell)
+    return Frames.build(
+        [[6] * len(part) for part in positions],
+        positions,
+        cells=np.array(cells),
+        structure={"name": [entry.name for entry in CARBON]},
+    )
+
+
+def _lattice(cell: tuple[float, float, float, float, float, float]) -> Array:
+    """(3, 3) a along x, b in the xy plane."""
+    a, b, c = cell[:3]
+    cos_alpha, cos_beta, cos_gamma = np.cos(np.radians(cell[3:]))
+    sin_gamma = np.sqrt(1 - cos_gamma**2)
+    y = (cos_alpha - cos_beta * cos_gamma) / sin_gamma
+    z = np.sqrt(1 - cos_beta**2 - y**2)
+    return np.array([[a, 0, 0], [b * cos_gamma, b * sin_gamma, 0], [c * cos_beta, c * y, c * z]])
+
+
+def _orbits(entry: Prototype) -> Array:
+    """(N, 3) fractional coordinates of all atoms in the conventional cell."""
+    import spglib
+
+    # The first setting of each group is the standard one, with origin choice 1.
+    hall = next(
+        number
+        for number in range(1, 531)
+        if spglib.get_spacegroup_type(number).number == entry.number
+    )
+    symmetry = spglib.get_symmetry_from_database(hall)
+    atoms: list[Array] = []
+    for site in entry.sites:
+        for image in symmetry["rotations"] @ np.array(site) + symmetry["translations"]:
+            gaps = np.array(atoms).reshape(-1, 3) - image
+            if not np.any(np.abs(gaps - np.round(gaps)).max(axis=1) < 1e-3):
+                atoms.append(image % 1.0)
+    return np.array(atoms)
