@@ -130,8 +130,8 @@ def test_merge_frames_with_chosen_labels():
     assert merged.atom_labels == ["coordination"]
     bare = functions.merge_frames(labels=orm.List([]), **pair)
     assert bare.structure_labels == bare.atom_labels == []
-    outcome = functions.merge_frames.run_get_node(labels=orm.List(["nmae"]), **pair)
-    failed(*outcome, 202, "no label 'nmae'", "match")
+    outcome = functions.merge_frames.run_get_node(labels=orm.List(["title"]), **pair)
+    failed(*outcome, 202, "no label 'title'", "match")
 
 
 def test_merge_frames_refuses():
@@ -178,7 +178,7 @@ def test_rules(rules, wanted):
 @pytest.mark.parametrize(
     ("rules", "message"),
     [
-        ({"vaild": True}, "'vaild' is no rule.*known are energy_per_atom, formula, match"),
+        ({"sound": True}, "'sound' is no rule.*known are energy_per_atom, formula, match"),
         ({"novel": True}, "'novel' is no rule"),
         ({"max_valid": 1}, "compares numbers"),
         ({"max_match": "a"}, "compares numbers"),
@@ -228,8 +228,8 @@ def test_select_frames():
 
 def test_select_frames_refuses():
     frames = FramesData(scored())
-    outcome = functions.select_frames.run_get_node(frames, orm.Dict({"vaild": True}))
-    failed(*outcome, 207, "'vaild' is no rule", "known are", "valid")
+    outcome = functions.select_frames.run_get_node(frames, orm.Dict({"sound": True}))
+    failed(*outcome, 207, "'sound' is no rule", "known are", "valid")
     outcome = functions.select_frames.run_get_node(frames, orm.Dict({"max_energy_per_atom": -1}))
     failed(*outcome, 500, "None of 6 structures meets the rules", "max_energy_per_atom")
 
