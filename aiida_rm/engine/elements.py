@@ -18,7 +18,7 @@ NUMBERS: Final[dict[str, int]] = {
     symbol: number for number, symbol in enumerate(SYMBOLS) if number > 0
 }
 
-_TOKEN = re.compile(r"([A-Z][a-z]?)(\d*)")
+_TOKEN = re.compile(r"([A-Z][a-z]?)([0-9]*)")
 
 
 def parse_formula(formula: str) -> dict[str, int]:
@@ -37,7 +37,7 @@ def parse_formula(formula: str) -> dict[str, int]:
             raise ValueError(f"'{symbol}' in the formula '{formula}' is not an element")
         counts[symbol] = counts.get(symbol, 0) + int(digits or 1)
         position = match.end()
-    if not counts or position != len(formula) or sum(counts.values()) == 0:
+    if not counts or position != len(formula) or 0 in counts.values():
         raise ValueError(f"'{formula}' is not a formula; write it like 'C4' or 'C5H6O'")
     return counts
 

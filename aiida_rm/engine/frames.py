@@ -27,6 +27,8 @@ Array = NDArray[Any]
 STRUCTURE_PREFIX = "structure_"
 ATOM_PREFIX = "atom_"
 _CORE = ("numbers", "positions", "cells", "pbc", "ptr")
+#: How every .npy file begins.
+_MAGIC = b"\x93NUMPY"
 _LABEL = re.compile(r"[A-Za-z][A-Za-z0-9_]*\Z")
 #: Kinds of array a label may have: bool, signed, unsigned, float, unicode. Never objects.
 _KINDS = "biufU"
@@ -147,6 +149,8 @@ class Frames:
             if chosen.shape != (len(self),):
                 raise FramesError(f"a mask of shape {chosen.shape} for {len(self)} structures")
             chosen = np.flatnonzero(chosen)
+        if len(chosen.ravel()) and chosen.dtype.kind not in "iu":
+            raise FramesError(f"indices must be whole numbers, not {chosen.dtype}")
         chosen = chosen.astype(np.int64).reshape(-1)
         if len(chosen) and (chosen.min() < 0 or chosen.max() >= len(self)):
             raise FramesError(
@@ -396,6 +400,10 @@ def _read_array(file: Path, mmap: bool) -> Array:
     if file.is_symlink():
         raise FramesError(f"'{file.name}' is a link; frames hold plain files")
     try:
+        with file.open("rb") as stream:
+            # numpy would also open archives under this name.
+            if stream.read(len(_MAGIC)) != _MAGIC:
+                raise FramesError(f"'{file.name}' cannot be read as an array: it is none")
         if mmap and file.stat().st_size > 0:
             try:
                 return np.load(file, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]

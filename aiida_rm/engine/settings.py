@@ -39,7 +39,9 @@ class PerturbSettings:
     """Stable structures to perturbed ones with response targets (method: arXiv:2405.09057)."""
 
     seed: int = knob(0, "seed of all random numbers", low=0)
-    samples: int = knob(1, "perturbed copies of a structure for each pair of levels", low=1)
+    samples: int = knob(
+        121, "perturbed copies of each structure, dealt evenly over levels and strains", low=1
+    )
     min_atoms: int = knob(
         1, "periodic structures are repeated until they hold so many atoms", low=1, high=10_000
     )
@@ -267,13 +269,15 @@ def _value(
     if dataclasses.is_dataclass(kind):
         return _parse(kind, value, f"{label}.", problems)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+        value = float(value) if abs(value) < 10**300 else math.inf
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         problems.append(f"'{label}' must be of type {kind.__name__}, is {value!r}")
         return value
     if kind is float and not math.isfinite(value):
         problems.append(f"'{label}' must be finite, is {value}")
         return value
+    if kind is int and not -(2**63) <= value < 2**63:
+        problems.append(f"'{label}' must fit into 64 bits")
     low, high, choices = metadata["low"], metadata["high"], metadata["choices"]
     unit = f" {metadata['unit']}" if metadata["unit"] else ""
     if low is not None and value < low:

@@ -1,0 +1,220 @@
+"""Every knob: defaults, ranges, messages, round trips."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import typing
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aiida_rm.engine import files
+from aiida_rm.engine.errors import SettingsError
+from aiida_rm.engine.settings import (
+    SETTINGS,
+    GenerateSettings,
+    PerturbSettings,
+    ScoreSettings,
+    Stage,
+    TrainSettings,
+    describe,
+    parse_settings,
+    to_plain,
+)
+
+CLASSES = [*SETTINGS.values(), Stage]
+
+
+def scalar_knobs() -> list[tuple[type, dataclasses.Field, type]]:
+    found = []
+    for cls in SETTINGS.values():
+        hints = typing.get_type_hints(cls)
+        found += [
+            (cls, item, hints[item.name])
+            for item in dataclasses.fields(cls)
+            if hints[item.name] in {int, float}
+        ]
+    return found
+
+
+KNOBS = scalar_knobs()
+IDS = [f"{cls.__name__}.{item.name}" for cls, item, _ in KNOBS]
+
+
+def test_there_are_settings_for_each_task() -> None:
+    assert tuple(SETTINGS) == files.TASKS
+
+
+@pytest.mark.parametrize("cls", SETTINGS.values())
+def test_defaults_are_in_range_and_round_trip(cls: type) -> None:
+    plain = json.loads(json.dumps(to_plain(cls())))
+    assert parse_settings(cls, plain) == cls()
+    assert parse_settings(cls, {}) == cls()
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_every_knob_says_what_it_is(cls: type) -> None:
+    rows = describe(cls)
+    assert [row["name"] for row in rows] == [item.name for item in dataclasses.fields(cls)]
+    for row in rows:
+        assert len(row["help"]) > 5
+        assert set(row) == {"name", "type", "default", "help", "unit", "low", "high", "choices"}
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_settings_are_frozen(cls: type) -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(cls(), dataclasses.fields(cls)[0].name, 1)
+
+
+@pytest.mark.parametrize(("cls", "item", "kind"), KNOBS, ids=IDS)
+def test_ranges(cls: type, item: dataclasses.Field, kind: type) -> None:
+    step = 1 if kind is int else 1e-3
+    for bound, sign, words in (("low", -1, "at least"), ("high", 1, "at most")):
+        limit = item.metadata[bound]
+        if limit is None:
+            continue
+        with pytest.raises(SettingsError, match=f"'{item.name}' is .* must be {words}"):
+            parse_settings(cls, {item.name: kind(limit + sign * step)})
+        try:
+            assert getattr(parse_settings(cls, {item.name: kind(limit)}), item.name) == limit
+        except SettingsError as error:  # in range alone, but not with the other defaults
+            assert "must be" not in str(error)  # noqa: PT017
+
+
+@pytest.mark.parametrize(("cls", "item", "kind"), KNOBS, ids=IDS)
+@pytest.mark.parametrize("value", ["3", None, True, [1], {}, "NaN"])
+def test_wrong_types(cls: type, item: dataclasses.Field, kind: type, value: object) -> None:
+    with pytest.raises(SettingsError, match=f"'{item.name}' must be of type {kind.__name__}"):
+        parse_settings(cls, {item.name: value})
+
+
+def test_numbers_that_are_not_finite() -> None:
+    for value in (float("nan"), float("inf")):
+        with pytest.raises(SettingsError, match="'cutoff' must be finite"):
+            parse_settings(TrainSettings, {"cutoff": value})
+
+
+def test_whole_numbers_are_fine_where_a_float_is_wanted() -> None:
+    cutoff = parse_settings(TrainSettings, {"cutoff": 5}).cutoff
+    assert cutoff == 5.0
+    assert type(cutoff) is float
+    with pytest.raises(SettingsError, match=r"'epochs' must be of type int, is 1\.5"):
+        parse_settings(TrainSettings, {"epochs": 1.5})
+
+
+def test_misspelt_names_get_a_suggestion() -> None:
+    with pytest.raises(SettingsError, match=r"'cut_off' is no setting.* did you mean 'cutoff'"):
+        parse_settings(TrainSettings, {"cut_off": 5.0})
+
+
+def test_unknown_names_get_the_list() -> None:
+    with pytest.raises(SettingsError, match="'zzz' is no setting of this task; known: seed, "):
+        parse_settings(TrainSettings, {"zzz": 5.0})
+
+
+def test_all_problems_in_one_message() -> None:
+    with pytest.raises(SettingsError) as caught:
+        parse_settings(TrainSettings, {"cutof": 1.0, "epochs": 0, "dtype": "int8", "seed": "a"})
+    for words in ("did you mean 'cutoff'", "'epochs' is 0", "must be one of float32", "'seed'"):
+        assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [None, [], "text", 3])
+def test_settings_must_be_a_table(value: object) -> None:
+    with pytest.raises(SettingsError, match="'settings' must be a table"):
+        parse_settings(ScoreSettings, value)  # type: ignore[arg-type]
+
+
+def test_lists() -> None:
+    settings = parse_settings(PerturbSettings, {"displacement_levels": [0, 2, 4.5]})
+    assert settings.displacement_levels == (0.0, 2.0, 4.5)
+    assert all(type(level) is float for level in settings.displacement_levels)
+    with pytest.raises(SettingsError, match="'displacement_levels' must be a list, is 3"):
+        parse_settings(PerturbSettings, {"displacement_levels": 3})
+    with pytest.raises(SettingsError, match=r"'displacement_levels\[1\]' is -1.0, must be at le"):
+        parse_settings(PerturbSettings, {"displacement_levels": [0, -1]})
+    with pytest.raises(SettingsError, match=r"'formulas\[0\]' must be of type str"):
+        parse_settings(GenerateSettings, {"formulas": [6]})
+
+
+def test_stages() -> None:
+    stages = [{"cell": "fixed"}, {"kind": "jitter", "amplitude": 0.5}, {"cell": "free", "fmax": 1}]
+    settings = parse_settings(GenerateSettings, {"stages": stages})
+    assert settings.stages[0] == Stage(cell="fixed")
+    assert settings.stages[1] == Stage(kind="jitter", amplitude=0.5)
+    assert settings.stages[2].fmax == 1.0
+    assert parse_settings(GenerateSettings, json.loads(json.dumps(to_plain(settings)))) == settings
+
+
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        ([{"fmx": 1.0}], r"'stages\[0\]\.fmx' is no setting of this task, did you mean 'fmax'"),
+        ([{}, {"fmax": -1.0}], r"'stages\[1\]\.fmax' is -1.0, must be at least"),
+        ([{"kind": "melt"}], r"'stages\[0\]\.kind' is 'melt', must be one of fire, jitter"),
+        (["fire"], r"'stages\[0\]\.?' must be a table"),
+        ([], "'stages' is empty"),
+        ({"kind": "fire"}, "'stages' must be a list"),
+    ],
+)
+def test_bad_stages(stages: object, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        parse_settings(GenerateSettings, {"stages": stages})
+
+
+@pytest.mark.parametrize(
+    ("cls", "values", "message"),
+    [
+        (PerturbSettings, {"displacement_levels": []}, "'displacement_levels' is empty"),
+        (TrainSettings, {"force_weight": 0, "stress_weight": 0}, "nothing to learn"),
+        (TrainSettings, {"patience": 3, "validation_fraction": 0}, "needs a 'validation_fraction'"),
+        (GenerateSettings, {"formulas": ["C4", "Qq"]}, "'formulas'.*'Qq' is not a formula|'Qq' in"),
+        (GenerateSettings, {"n_atoms": []}, "both are empty"),
+        (GenerateSettings, {"volume_scale": [1.3, 0.9]}, "the smaller one first"),
+        (GenerateSettings, {"volume_scale": [1.0]}, "must be two numbers"),
+        (GenerateSettings, {"box": [1.0, 2.0]}, "'box' must be three lengths"),
+        (GenerateSettings, {"periodic": False}, "molecules have no cell; use 'fixed'"),
+    ],
+)
+def test_what_does_not_fit_together(cls: type, values: dict, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        parse_settings(cls, values)
+
+
+def test_molecules_with_fixed_stages() -> None:
+    values = {"periodic": False, "stages": [{"cell": "fixed"}, {"kind": "jitter"}]}
+    assert not parse_settings(GenerateSettings, values).periodic
+
+
+def test_empty_lists_that_mean_any() -> None:
+    assert parse_settings(ScoreSettings, {"coordination": []}).coordination == ()
+    assert parse_settings(GenerateSettings, {"formulas": ["C4"], "n_atoms": []}).n_atoms == ()
+
+
+@given(
+    st.dictionaries(
+        st.text(max_size=8),
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+            lambda children: st.lists(children) | st.dictionaries(st.text(max_size=5), children),
+            max_leaves=5,
+        ),
+        max_size=4,
+    )
+)
+def test_nonsense_is_refused_and_never_crashes(values: dict) -> None:
+    for cls in SETTINGS.values():
+        try:
+            parse_settings(cls, values)
+        except SettingsError:
+            continue
+        assert not values
+
+
+@pytest.mark.parametrize(("cls", "item", "kind"), KNOBS, ids=IDS)
+def test_huge_whole_numbers_never_crash(cls: type, item: dataclasses.Field, kind: type) -> None:
+    with pytest.raises(SettingsError, match=f"'{item.name}'"):
+        parse_settings(cls, {item.name: 10**400})
