@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from aiida import orm
@@ -57,6 +59,8 @@ class EngineParser(Parser):
     MISSING: ClassVar[str] = "ERROR_FRAMES_MISSING"
     #: Whether the engine says that it finished; known before the outputs are collected.
     finished = False
+    #: What the engine counted; empty without results.
+    summary: Mapping[str, Any] = MappingProxyType({})
 
     def parse(self, **kwargs: Any) -> ExitCode | None:
         """Make output nodes of the files of a job.
@@ -79,6 +83,7 @@ class EngineParser(Parser):
         if results is not None:
             self.out("results", orm.Dict(results))
             self.finished = results["status"] == "finished"
+            self.summary = results["summary"]
         problem = self.collect(folder)
         if results is None:
             return self._without_results(unreadable)

@@ -69,8 +69,8 @@ class GenerateWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
         spec.exit_code(
             701,
             "WARNING_STRUCTURES_MISSING",
-            message="{missing} of {total} structures are missing, because of {jobs}; "
-            "the others are in the output `frames`.",
+            message="{missing} of {total} structures are missing ({reason}); the others are in the "
+            "output `frames`.",
         )
 
     @classmethod
@@ -180,13 +180,15 @@ class GenerateWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
         self.out("frames", frames)
         missing = self.ctx.total - len(frames)
         if missing > 0:
-            self.report(f"{missing} of {self.ctx.total} structures are missing")
+            failed = ", ".join(sorted(self.ctx.failed))
+            reason = f"failed: {failed}" if failed else "no sensible random start was found"
+            self.report(f"{missing} of {self.ctx.total} structures are missing: {reason}")
             return exit_with(
                 self,
                 "WARNING_STRUCTURES_MISSING",
                 missing=missing,
                 total=self.ctx.total,
-                jobs=", ".join(sorted(self.ctx.failed)),
+                reason=reason,
             )
         self.report(f"all {self.ctx.total} structures are there")
         return None

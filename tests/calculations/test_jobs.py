@@ -177,9 +177,9 @@ def test_overlapping_atoms_are_refused(inputs: Any, instantiate: Any) -> None:
 def test_train_wants_targets(
     inputs: Any, instantiate: Any, diamond_frames: Frames, molecule_frames: Frames
 ) -> None:
-    with pytest.raises(ValueError, match="labels force and stress; run rm.perturb first"):
+    with pytest.raises(ValueError, match=r"labels force and stress; run rm\.perturb first"):
         instantiate("train", inputs("train", frames=FramesData(diamond_frames)))
-    with pytest.raises(ValueError, match="label force; run rm.perturb first"):
+    with pytest.raises(ValueError, match=r"label force; run rm\.perturb first"):
         instantiate("train", inputs("train", frames=FramesData(molecule_frames)))
     force = {"force": np.zeros((molecule_frames.n_atoms, 3))}
     instantiate(
@@ -198,7 +198,7 @@ def test_warm_start_must_know_the_elements(
 
 def test_generate_refuses_elements_never_seen(inputs: Any, instantiate: Any) -> None:
     settings = {"formulas": ["C4", "NaCl"]}
-    with pytest.raises(ValueError, match="ask for Cl, Na, .* known are C"):
+    with pytest.raises(ValueError, match=r"ask for Cl, Na, .* known are C"):
         instantiate("generate", inputs("generate", settings=settings))
     instantiate("generate", inputs("generate", settings={"formulas": ["C4"]}))
 

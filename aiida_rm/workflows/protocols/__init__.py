@@ -92,10 +92,10 @@ class ProtocolMixin:
         fill(builder, inputs, ports)
         for path in job_namespaces(ports):
             namespace: Any = builder
+            job_ports = ports
             for name in path:
-                namespace = namespace[name]
+                namespace, job_ports = namespace[name], job_ports[name]
             namespace.code = code
-            job_ports = ports[".".join(path)] if path else ports
             metadata: dict[str, Any] = {"options": dict(options or {})}
             if computer is not None:
                 metadata["computer"] = computer
