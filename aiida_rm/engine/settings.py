@@ -60,9 +60,7 @@ class PerturbSettings:
     core_radius: float = knob(
         0.75, "pairs nearer than this repel each other", unit="angstrom", low=0.05, high=5
     )
-    core_strength: float = knob(
-        1.0, "repulsion of two atoms on one spot", unit="angstrom^2", low=0
-    )
+    core_strength: float = knob(1.0, "repulsion of two atoms on one spot", unit="angstrom^2", low=0)
     spring: float = knob(1.0, "spring constant that pulls an atom home", low=1e-6)
     young_modulus: float = knob(1.0, "Young's modulus of the fictitious cell", low=0)
     poisson_ratio: float = knob(0.3, "Poisson's ratio of the fictitious cell", low=0, high=0.49)
@@ -96,9 +94,7 @@ class TrainSettings:
         0.1, "share of the structures held out to watch the error", low=0, high=0.9
     )
     patience: int = knob(0, "epochs without a better validation before stopping; 0: never", low=0)
-    checkpoint_seconds: float = knob(
-        60.0, "time between checkpoints on disk", unit="s", low=0
-    )
+    checkpoint_seconds: float = knob(60.0, "time between checkpoints on disk", unit="s", low=0)
     dtype: str = knob("float32", "number format", choices=("float32", "float64"))
     device: str = knob("auto", "where it runs; auto takes a GPU", choices=("auto", "cpu", "cuda"))
     threads: int = knob(0, "processor threads; 0: as many as torch finds", low=0, high=1024)
@@ -152,7 +148,10 @@ class GenerateSettings:
     stages: tuple[Stage, ...] = knob((Stage(),), "the way from start to structure, in order")
     batch_atoms: int = knob(1024, "atoms relaxed together, at most (one structure at least)", low=1)
     skin: float = knob(
-        0.5, "neighbour lists serve until an atom has moved half of it", unit="angstrom", low=0,
+        0.5,
+        "neighbour lists serve until an atom has moved half of it",
+        unit="angstrom",
+        low=0,
         high=5,
     )
     dtype: str = knob("float64", "number format", choices=("float32", "float64"))
@@ -167,19 +166,19 @@ class ScoreSettings:
     min_distance: float = knob(
         0.5, "valid: no two atoms nearer, own images included", unit="angstrom", low=0, high=5
     )
-    min_volume: float = knob(
-        0.1, "valid: volume per atom of a crystal", unit="angstrom^3", low=0
-    )
+    min_volume: float = knob(0.1, "valid: volume per atom of a crystal", unit="angstrom^3", low=0)
     require_converged: bool = knob(True, "valid: the relaxation converged")
     bond_length: float = knob(
-        1.85, "neighbours for the coordination numbers are nearer", unit="angstrom", low=0.1, high=10
+        1.85,
+        "neighbours for the coordination numbers are nearer",
+        unit="angstrom",
+        low=0.1,
+        high=10,
     )
     coordination: tuple[int, ...] = knob(
         (), "valid: every atom has one of these numbers of neighbours; none: any", low=0, high=64
     )
-    symprec: float = knob(
-        0.05, "tolerance of the space group", unit="angstrom", low=1e-6, high=1
-    )
+    symprec: float = knob(0.05, "tolerance of the space group", unit="angstrom", low=1e-6, high=1)
     ltol: float = knob(0.2, "StructureMatcher: fractional length tolerance", low=0, high=1)
     stol: float = knob(0.3, "StructureMatcher: site tolerance", low=0, high=2)
     angle_tol: float = knob(5.0, "StructureMatcher: angle tolerance", unit="degree", low=0, high=45)
@@ -266,7 +265,7 @@ def _value(
             _value(item_kind, item, f"{label}[{index}]", metadata, problems)
             for index, item in enumerate(value)
         )
-    if dataclasses.is_dataclass(kind):
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         return _parse(kind, value, f"{label}.", problems)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value) if abs(value) < 10**300 else math.inf
@@ -291,9 +290,8 @@ def _value(
 
 def _check_together(settings: Any) -> None:
     """What one value alone cannot show."""
-    if isinstance(settings, PerturbSettings):
-        if not settings.displacement_levels:
-            raise SettingsError("'displacement_levels' is empty; give at least one level")
+    if isinstance(settings, PerturbSettings) and not settings.displacement_levels:
+        raise SettingsError("'displacement_levels' is empty; give at least one level")
     if isinstance(settings, TrainSettings):
         if settings.force_weight == 0 and settings.stress_weight == 0:
             raise SettingsError("'force_weight' and 'stress_weight' are both 0: nothing to learn")
