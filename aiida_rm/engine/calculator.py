@@ -73,9 +73,7 @@ class ResponseMatchingCalculator(Calculator):  # type: ignore[misc]
             self.atoms.pbc[None],
         )
         weight = self.potential.element_energy
-        graph = build_graph(
-            frames, self.potential.cutoff, dtype=weight.dtype, device=weight.device
-        )
+        graph = build_graph(frames, self.potential.cutoff, dtype=weight.dtype, device=weight.device)
         found = self.potential(graph)
 
         def plain(tensor: torch.Tensor) -> np.ndarray[Any, Any]:

@@ -261,7 +261,7 @@ class Frames:
             np.save(temporary / f"{name}.npy", array, allow_pickle=False)
         if target.exists():
             shutil.rmtree(target)
-        os.replace(temporary, target)
+        temporary.replace(target)
         return target
 
     @classmethod
@@ -283,7 +283,9 @@ class Frames:
         """All arrays under the names that their files have."""
         return {
             **{name: np.ascontiguousarray(getattr(self, name)) for name in _CORE},
-            **{f"{STRUCTURE_PREFIX}{k}": np.ascontiguousarray(v) for k, v in self.structure.items()},
+            **{
+                f"{STRUCTURE_PREFIX}{k}": np.ascontiguousarray(v) for k, v in self.structure.items()
+            },
             **{f"{ATOM_PREFIX}{k}": np.ascontiguousarray(v) for k, v in self.atom.items()},
         }
 

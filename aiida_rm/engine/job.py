@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
-import os
+import math
 import signal
 import time
 from collections.abc import Mapping
@@ -80,7 +80,7 @@ class Job:
         return time.monotonic() - self.began
 
     def metric(self, values: Mapping[str, Any]) -> None:
-        """Add a line to the metrics; they are worth less than the results, so a full disk passes."""
+        """Add a line to the metrics; a full disk passes, the results matter more."""
         try:
             self._metrics.write(json.dumps(finite(values), sort_keys=True) + "\n")
         except OSError as error:
@@ -122,7 +122,7 @@ def write_results(
     temporary = target.with_name(target.name + ".tmp")
     try:
         temporary.write_text(json.dumps(finite(content), indent=1, sort_keys=True) + "\n")
-        os.replace(temporary, target)
+        temporary.replace(target)
     except OSError as problem:
         raise DiskError(f"'{RESULTS}' could not be written: {problem}") from problem
 
@@ -133,7 +133,7 @@ def finite(value: Any) -> Any:
         return {str(k): finite(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [finite(v) for v in value]
-    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+    if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
 

@@ -116,9 +116,7 @@ def neighbour_list(
     edges, offsets = [], []
     for group in _chunks((counts**2 * images).tolist()):
         members = torch.arange(*group, device=counts.device)
-        edge, offset = _group_edges(
-            wrapped, full, reach, images, counts, starts, members, cutoff
-        )
+        edge, offset = _group_edges(wrapped, full, reach, images, counts, starts, members, cutoff)
         edges.append(edge)
         offsets.append(offset)
     edge_index = torch.cat(edges, 1)

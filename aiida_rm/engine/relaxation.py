@@ -19,6 +19,7 @@ from torch import Tensor
 from aiida_rm.engine.frames import Frames
 from aiida_rm.engine.neighbors import Graph, neighbour_list
 from aiida_rm.engine.potential import Potential
+from aiida_rm.engine.relaxation_batch import Batch
 from aiida_rm.engine.settings import CELL_MODES, Stage
 
 CONVERGED, OUT_OF_STEPS, EXPLODED = 0, 1, 2
@@ -41,77 +42,6 @@ class RelaxStatus:
     active: int
     total: int
     force_calls: int
-
-
-@dataclass
-class _Batch:
-    """S structures under way. Per atom: numbers, positions, velocities. Per structure: rest."""
-
-    numbers: Tensor
-    positions: Tensor
-    velocities: Tensor
-    counts: Tensor
-    cells: Tensor
-    pbc: Tensor
-    cell_velocities: Tensor
-    row: Tensor
-    stage: Tensor
-    steps: Tensor
-    stage_steps: Tensor
-    dt: Tensor
-    alpha: Tensor
-    downhill: Tensor
-    started: Tensor
-    done: Tensor
-    status: Tensor
-    energy: Tensor
-    fmax: Tensor
-    # Neighbour lists, and where the atoms were when they were made.
-    edge_index: Tensor
-    shifts: Tensor
-    listed_positions: Tensor
-    listed_cells: Tensor
-    stale: Tensor
-
-    _PER_ATOM = ("numbers", "positions", "velocities", "listed_positions")
-    _PER_EDGE = ("edge_index", "shifts")
-
-    def __len__(self) -> int:
-        return len(self.counts)
-
-    @property
-    def batch(self) -> Tensor:
-        """(A,) owner of each atom."""
-        return torch.repeat_interleave(
-            torch.arange(len(self), device=self.counts.device), self.counts
-        )
-
-    def keep(self, mask: Tensor) -> _Batch:
-        """Only some of the structures."""
-        atoms = mask[self.batch]
-        edges = atoms[self.edge_index[0]]
-        renumbered = torch.cumsum(atoms, 0) - 1
-        fields = self._fields()
-        kept = {
-            name: value[atoms] if name in self._PER_ATOM else value[mask]
-            for name, value in fields.items()
-        }
-        kept["edge_index"] = renumbered[self.edge_index[:, edges]]
-        kept["shifts"] = self.shifts[edges]
-        return _Batch(**kept)
-
-    def join(self, other: _Batch) -> _Batch:
-        """These structures and then the others."""
-        theirs = other._fields()
-        joined = {name: torch.cat([value, theirs[name]]) for name, value in self._fields().items()}
-        joined["edge_index"] = torch.cat(
-            [self.edge_index, other.edge_index + len(self.numbers)], dim=1
-        )
-        joined["shifts"] = torch.cat([self.shifts, other.shifts])
-        return _Batch(**joined)
-
-    def _fields(self) -> dict[str, Tensor]:
-        return {k: v for k, v in self.__dict__.items() if k not in self._PER_EDGE}
 
 
 def relax(
@@ -197,7 +127,7 @@ class _Relaxation:
                 batch = self._enter(self._leave(batch))
         return self._collect()
 
-    def _enter(self, batch: _Batch | None) -> _Batch | None:
+    def _enter(self, batch: Batch | None) -> Batch | None:
         """Fill the batch from the queue."""
         room = self.batch_atoms - (0 if batch is None else len(batch.numbers))
         rows: list[int] = []
@@ -214,7 +144,7 @@ class _Relaxation:
             batch = fresh if batch is None else batch.join(fresh)
         return batch
 
-    def _start(self, rows: list[int]) -> _Batch:
+    def _start(self, rows: list[int]) -> Batch:
         part = self.frames.select(rows)
         count, atoms = len(rows), part.n_atoms
 
@@ -227,7 +157,7 @@ class _Relaxation:
         def flags(value: bool) -> Tensor:
             return torch.full((count,), value, device=self.device)
 
-        batch = _Batch(
+        batch = Batch(
             numbers=whole(part.numbers),
             positions=real(part.positions),
             velocities=real(np.zeros((atoms, 3))),
@@ -256,7 +186,7 @@ class _Relaxation:
         self._jitter(batch)
         return batch
 
-    def _jitter(self, batch: _Batch) -> None:
+    def _jitter(self, batch: Batch) -> None:
         """Apply jitter stages at once to structures that have reached one."""
         starts = torch.cumsum(batch.counts, 0) - batch.counts
         for place in range(len(batch)):
@@ -278,7 +208,7 @@ class _Relaxation:
                 batch.positions[atoms] += torch.as_tensor(moves).to(batch.positions)
                 self._next_stage(batch, place)
 
-    def _next_stage(self, batch: _Batch, place: int) -> None:
+    def _next_stage(self, batch: Batch, place: int) -> None:
         if int(batch.stage[place]) + 1 == len(self.stages):
             batch.done[place] = True
             return
@@ -287,7 +217,7 @@ class _Relaxation:
         batch.started[place] = False
         batch.dt[place], batch.alpha[place], batch.downhill[place] = _DT, _ALPHA, 0
 
-    def _step(self, batch: _Batch) -> None:
+    def _step(self, batch: Batch) -> None:
         """One force call for all, then each structure moves, changes stage, or is done."""
         self._refresh_lists(batch)
         owner = batch.batch
@@ -315,7 +245,11 @@ class _Relaxation:
             0, owner, torch.linalg.vector_norm(found.forces, dim=1), "amax"
         )
         largest = torch.maximum(largest, torch.linalg.vector_norm(pull, dim=2).amax(1))
+        # Positions count, too: an atom at NaN has no neighbours, so no force.
+        place = batch.positions.sum(1) + batch.cells.sum((1, 2))[owner]
+        lost = torch.zeros_like(largest).index_add(0, owner, (~torch.isfinite(place)).to(largest))
         exploded = ~torch.isfinite(largest + found.energy) | (largest > _EXPLODED_FORCE)
+        exploded |= lost > 0
         running = ~batch.done
         batch.energy = torch.where(running, found.energy, batch.energy)
         batch.fmax = torch.where(running, largest, batch.fmax)
@@ -334,7 +268,7 @@ class _Relaxation:
         self._move(batch, found.forces, pull, owner, running & ~over)
 
     def _move(
-        self, batch: _Batch, forces: Tensor, pull: Tensor, owner: Tensor, moving: Tensor
+        self, batch: Batch, forces: Tensor, pull: Tensor, owner: Tensor, moving: Tensor
     ) -> None:
         """FIRE's step for the structures in ``moving``; the others stay."""
 
@@ -378,7 +312,7 @@ class _Relaxation:
         batch.steps = batch.steps + moving
         batch.stage_steps = batch.stage_steps + moving
 
-    def _refresh_lists(self, batch: _Batch) -> None:
+    def _refresh_lists(self, batch: Batch) -> None:
         """Make new lists for structures whose atoms moved too far since the last ones."""
         owner = batch.batch
         periodic = batch.pbc.any(1)
@@ -420,7 +354,7 @@ class _Relaxation:
         batch.listed_cells = torch.where(stale[:, None, None], batch.cells, batch.listed_cells)
         batch.stale = batch.stale & ~stale
 
-    def _leave(self, batch: _Batch) -> _Batch:
+    def _leave(self, batch: Batch) -> Batch:
         """Take the finished structures out and note their results."""
         starts = (torch.cumsum(batch.counts, 0) - batch.counts).tolist()
         counts = batch.counts.tolist()
@@ -458,5 +392,3 @@ class _Relaxation:
                 "status": np.array([r["status"] for r in found], np.int8),
             }
         )
-
-

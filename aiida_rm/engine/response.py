@@ -136,14 +136,16 @@ def perturb(
     return concatenate(parts)
 
 
-def _perturb_some(
-    frames: Frames, jobs: list[tuple[int, int]], settings: PerturbSettings
-) -> Frames:
+def _perturb_some(frames: Frames, jobs: list[tuple[int, int]], settings: PerturbSettings) -> Frames:
     numbers, positions, cells, pbc, homes, home_cells, pairs = [], [], [], [], [], [], []
     for parent, copy in jobs:
         atoms = slice(frames.ptr[parent], frames.ptr[parent + 1])
         periodic = bool(frames.pbc[parent].all())
-        species, home, home_cell = frames.numbers[atoms], frames.positions[atoms], frames.cells[parent]
+        species, home, home_cell = (
+            frames.numbers[atoms],
+            frames.positions[atoms],
+            frames.cells[parent],
+        )
         if periodic:
             species, home, home_cell = repeat(species, home, home_cell, settings.min_atoms)
         level, strain = _levels(settings, parent, copy, periodic)

@@ -53,7 +53,7 @@ def random_starts(
         try:
             if settings.periodic:
                 volume = sum(elemental_volumes[SYMBOLS[z]] for z in species)
-                volume *= rng.uniform(*settings.volume_scale)
+                volume *= rng.uniform(settings.volume_scale[0], settings.volume_scale[1])
                 cell, places = _crystal(rng, index, len(species), volume, settings)
             else:
                 cell, places = np.zeros((3, 3)), _molecule(rng, index, len(species), settings)

@@ -218,5 +218,3 @@ class _Ticker:
             }
         )
         print(f"{self.stage}: {finished} of {total}", flush=True)
-
-

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from aiida_rm.engine.device import pick_device
 from aiida_rm.engine.elements import SYMBOLS
-from aiida_rm.engine.errors import DivergenceError, FramesError, PotentialError, StateError
+from aiida_rm.engine.errors import DivergenceError, PotentialError, StateError
 from aiida_rm.engine.files import SCHEMA_VERSION
 from aiida_rm.engine.frames import Frames
 from aiida_rm.engine.neighbors import Graph
@@ -34,9 +34,19 @@ from aiida_rm.engine.potential import (
     write_safetensors,
 )
 from aiida_rm.engine.settings import TrainSettings, to_plain
-from aiida_rm.engine.training_data import TrainingData, Targets, pack
+from aiida_rm.engine.training_data import (
+    Targets,
+    TrainingData,
+    check_labels,
+    describe_training_set,
+    gauge,
+    pack,
+    split,
+)
 
 Metrics = dict[str, float]
+#: Metrics that are means over the batches of an epoch.
+_MEANS = ("loss", "gradient_norm", "clipped", "learning_rate")
 #: Knobs that may change between segments of one training.
 _FREE_KNOBS = ("device", "threads", "checkpoint_seconds")
 
@@ -181,11 +191,11 @@ class Trainer:
         loss, _ = self.loss(self.model, graph, targets, training=True)
         if not torch.isfinite(loss):
             raise DivergenceError(
-                f"the loss became {float(loss)} in epoch {p.epoch + 1}; lower 'learning_rate' "
+                f"the loss became {loss.item()} in epoch {p.epoch + 1}; lower 'learning_rate' "
                 f"(it is {s.learning_rate:g}) or 'clip_norm'"
             )
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.autograd.backward(loss)
         norm = float(torch.nn.utils.clip_grad_norm_(self.weights, s.clip_norm))
         self.optimizer.step()
         # A young average forgets faster, or the random start would linger in it.
@@ -198,6 +208,7 @@ class Trainer:
             ("loss", float(loss.detach())),
             ("gradient_norm", norm),
             ("clipped", float(norm > s.clip_norm)),
+            ("learning_rate", rate),
         ):
             p.sums[name] = p.sums.get(name, 0.0) + value
 
@@ -258,10 +269,9 @@ class Trainer:
             "epoch": p.epoch,
             "epochs": s.epochs,
             "step": p.step,
-            **{k: p.sums.get(k, 0.0) / batches for k in ("loss", "gradient_norm", "clipped")},
+            **{name: p.sums.get(name, 0.0) / batches for name in _MEANS},
             "validation_loss": error,
             **errors,
-            "learning_rate": float(self.optimizer.param_groups[0]["lr"]),
             "structures_per_second": rows_done / max(seconds, 1e-9),
             "seconds": seconds,
         }
@@ -353,114 +363,12 @@ class Trainer:
         return {"model": self.model, "average": self.average, "best": self.best}
 
 
-def check_labels(frames: Frames) -> tuple[float, float]:
-    """Refuse frames without targets; give the radius and strength of their core repulsion.
-
-    Raises:
-        FramesError: a label is missing or of the wrong shape.
-    """
-    frames.check()
-    force, stress = frames.atom.get("force"), frames.structure.get("stress")
-    if force is None or force.shape != (frames.n_atoms, 3):
-        raise FramesError("the frames have no atom label 'force' (A, 3); run perturb on them first")
-    if stress is None or stress.shape != (len(frames), 3, 3):
-        raise FramesError("the frames have no label 'stress' (S, 3, 3); run perturb on them first")
-    if not (np.isfinite(force).all() and np.isfinite(stress).all()):
-        raise FramesError("the target forces or stresses are not all finite; run perturb again")
-    core = []
-    for name in ("core_radius", "core_strength"):
-        values = np.unique(frames.structure.get(name, np.zeros(0)))
-        if len(values) != 1:
-            raise FramesError(
-                f"the label '{name}' is missing or differs between structures; perturb all of "
-                "them with the same core repulsion"
-            )
-        core.append(float(values[0]))
-    return core[0], core[1]
-
-
-def split(
-    frames: Frames, settings: TrainSettings
-) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Rows for training and for validation; whole families (one parent) where there are many."""
-    rng = np.random.default_rng([settings.seed, 1])
-    parents = np.asarray(frames.structure.get("parent", np.arange(len(frames))))
-    families = np.unique(parents)
-    if len(families) >= 20:
-        held = rng.permutation(families)[: round(settings.validation_fraction * len(families))]
-        mask = np.isin(parents, held)
-    else:
-        mask = np.zeros(len(frames), bool)
-        count = min(round(settings.validation_fraction * len(frames)), len(frames) - 1)
-        mask[rng.permutation(len(frames))[:count]] = True
-    return np.flatnonzero(~mask), np.flatnonzero(mask)
-
-
 def learning_rate(settings: TrainSettings, step: int, done: float) -> float:
     """Linear warm-up times a cosine over the whole training; ``done`` runs from 0 to 1."""
     warm = min(1.0, (step + 1) / (settings.warmup_steps + 1))
     floor = settings.final_rate
     cosine = floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
     return settings.learning_rate * warm * cosine
-
-
-def describe_training_set(frames: Frames) -> dict[str, Any]:
-    """Composition and elemental volumes (least squares), which random starts draw on.
-
-    Returns:
-        ``composition`` mean share of each element, ``elemental_volumes`` cubic angstrom an
-        atom of each element (empty for molecules).
-    """
-    numbers = np.unique(frames.numbers)
-    table = np.stack([np.bincount(frames.batch, frames.numbers == z, len(frames)) for z in numbers], 1)
-    shares = (table / table.sum(1, keepdims=True)).mean(0)
-    symbols = [SYMBOLS[z] for z in numbers]
-    volumes = np.asarray(frames.structure.get("reference_volume", frames.volumes))
-    known = np.isfinite(volumes)
-    found: dict[str, float] = {}
-    if known.any():
-        mean = float((volumes[known] / table[known].sum(1)).mean())
-        # A faint pull towards the mean volume keeps rare elements positive.
-        pull = 1e-3 * np.sqrt(known.sum())
-        rows = np.concatenate([table[known], pull * np.eye(len(numbers))])
-        wanted = np.concatenate([volumes[known], np.full(len(numbers), pull * mean)])
-        fit = np.linalg.lstsq(rows, wanted, rcond=None)[0]
-        found = {s: float(max(v, 0.1 * mean)) for s, v in zip(symbols, fit, strict=True)}
-    return {
-        "composition": {s: float(x) for s, x in zip(symbols, shares, strict=True)},
-        "elemental_volumes": found,
-    }
-
-
-def gauge(
-    potential: Potential, data: TrainingData, rows: np.ndarray[Any, Any], batch_atoms: int
-) -> None:
-    """Fit the constant per element so that E~ agrees with its target near the stable structures.
-
-    Far from them the target is a mixture of many homes, which no potential can follow.
-    """
-    if "energy" not in data.frames.structure:
-        return
-    wanted = np.asarray(data.frames.structure["energy"])[rows] / data.counts[rows]
-    rows = rows[np.argsort(wanted, kind="stable")[: max(64, len(rows) // 10)]]
-    rows = rows[:: max(1, len(rows) // 512)]
-    potential.element_energy.zero_()
-    numbers = np.unique(data.frames.numbers)
-    lines, rest = [], []
-    for some in pack(rows, data.counts, 4 * batch_atoms):
-        graph, _ = data.batch(some)
-        found = potential(graph).energy.double().cpu().numpy()
-        part = data.frames.select(some)
-        lines.append(
-            np.stack([np.bincount(part.batch, part.numbers == z, len(part)) for z in numbers], 1)
-        )
-        rest.append(part.structure["energy"] - found)
-    # Per atom, or the largest cells would decide.
-    table = np.concatenate(lines)
-    sizes = table.sum(1, keepdims=True)
-    fit = np.linalg.lstsq(table / sizes, np.concatenate(rest) / sizes[:, 0], rcond=None)[0]
-    for number, value in zip(numbers, fit, strict=True):
-        potential.element_energy[int(number)] = float(value)
 
 
 def _warm(

@@ -88,4 +88,5 @@ def gaunt(l1: int, l2: int, l3: int) -> NDArray[np.float64]:
     blocks = [harmonics[:, ell**2 : (ell + 1) ** 2] for ell in (l1, l2, l3)]
     tensor = np.einsum("p,pa,pb,pc->abc", np.repeat(weights, 16) / 32, *blocks)
     tensor[np.abs(tensor) < 1e-12] = 0.0
-    return tensor / np.linalg.norm(tensor)
+    normalised: NDArray[np.float64] = tensor / np.linalg.norm(tensor)
+    return normalised

@@ -57,9 +57,8 @@ class LocalNetwork(nn.Module):
             torch.randn(shape.l_max + 1, columns, shape.channels) / columns**0.5
         )
         self.couplings = triples(shape.l_max)
-        for index, coupling in enumerate(self.couplings):
-            tensor = torch.from_numpy(gaunt(*coupling)).to(torch.get_default_dtype())
-            self.register_buffer(f"gaunt_{index}", tensor, persistent=False)
+        # Plain arrays: as buffers they would lose digits in float32 and break the symmetry.
+        self.coefficients = [gaunt(*coupling) for coupling in self.couplings]
         features = shape.channels * (1 + shape.l_max + len(self.couplings))
         self.register_buffer("density_scale", torch.ones(()))
         self.register_buffer("feature_mean", torch.zeros(features))
@@ -68,12 +67,12 @@ class LocalNetwork(nn.Module):
         layers: list[nn.Module] = []
         for before, after in itertools.pairwise(widths):
             layers += [nn.Linear(before, after), nn.SiLU()]
-        self.deep = nn.Sequential(*layers, nn.Linear(widths[-1], 1))
+        last = nn.Linear(widths[-1], 1)
+        self.deep = nn.Sequential(*layers, last)
         self.linear = nn.Linear(features, 1, bias=False)
         # Begin near zero: the core alone.
         nn.init.zeros_(self.linear.weight)
-        last = self.deep[-1].weight
-        last.data.mul_(0.1)
+        last.weight.data.mul_(0.1)
         if shape.element_channels == 1:
             # One element, or one channel: a constant is all that an embedding can say.
             nn.init.ones_(self.sender.weight)
@@ -94,8 +93,9 @@ class LocalNetwork(nn.Module):
         features = (self.features(vectors, edge_index, numbers) - self.feature_mean) * (
             self.feature_scale
         )
-        deep = self.deep(torch.cat([features, self.centre(numbers)], -1))
-        return (deep + self.linear(features))[:, 0]
+        deep: Tensor = self.deep(torch.cat([features, self.centre(numbers)], -1))
+        linear: Tensor = self.linear(features)
+        return (deep + linear)[:, 0]
 
     def features(self, vectors: Tensor, edge_index: Tensor, numbers: Tensor) -> Tensor:
         """(A, F) invariants of the surroundings of each atom, not yet standardised."""
@@ -106,8 +106,8 @@ class LocalNetwork(nn.Module):
         ]
         invariants = [blocks[0][..., 0]]
         invariants += [block.square().sum(-1) for block in blocks[1:]]
-        for index, (i, j, k) in enumerate(self.couplings):
-            tensor = getattr(self, f"gaunt_{index}")
+        for (i, j, k), coefficients in zip(self.couplings, self.coefficients, strict=True):
+            tensor = torch.as_tensor(coefficients).to(density)
             pair = torch.einsum("ncx,xyz->ncyz", blocks[i], tensor)
             single = torch.matmul(blocks[j][:, :, None, :], pair)[:, :, 0]
             invariants.append((single * blocks[k]).sum(-1))

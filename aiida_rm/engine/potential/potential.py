@@ -147,7 +147,9 @@ class Potential(nn.Module):
         try:
             values = dict(header["hyperparameters"])
             values["hidden"] = tuple(int(width) for width in values["hidden"])
-            shape = LocalHyperparameters(**{f.name: values[f.name] for f in fields(LocalHyperparameters)})
+            shape = LocalHyperparameters(
+                **{f.name: values[f.name] for f in fields(LocalHyperparameters)}
+            )
             core = header["core"]
             potential = cls(shape, float(core["radius"]), float(core["strength"]))
             elements = tuple(str(symbol) for symbol in header["elements"])

@@ -1,0 +1,183 @@
+"""Targets against numerical derivatives of the one energy; recipes and lineage."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from ase.build import bulk, molecule
+
+from aiida_rm.engine.errors import FramesError
+from aiida_rm.engine.frames import Frames, concatenate
+from aiida_rm.engine.neighbors import build_graph
+from aiida_rm.engine.potential.core import core_energy
+from aiida_rm.engine.response import fictitious_energy, fictitious_response, perturb, repeat
+from aiida_rm.engine.settings import PerturbSettings
+
+
+def diamond() -> Frames:
+    atoms = bulk("C", "diamond", a=3.567, cubic=True)
+    return Frames.build([atoms.numbers], [atoms.positions], [atoms.cell.array])
+
+
+def water() -> Frames:
+    atoms = molecule("H2O")
+    return Frames.build([atoms.numbers], [atoms.positions])
+
+
+SETTINGS = PerturbSettings(samples=4, core_radius=1.7, displacement_levels=(8.0, 16.0), seed=3)
+
+
+def case(stable: Frames) -> tuple[Frames, np.ndarray, np.ndarray]:
+    """Perturbed frames and their homes; the core radius reaches many pairs."""
+    perturbed = perturb(stable, SETTINGS).without_labels()
+    copies = len(perturbed)
+    return perturbed, np.tile(stable.positions, (copies, 1)), np.tile(stable.cells, (copies, 1, 1))
+
+
+def energies(frames: Frames, home: np.ndarray, home_cells: np.ndarray) -> np.ndarray:
+    graph = build_graph(frames, SETTINGS.core_radius)
+    found = fictitious_energy(graph, torch.tensor(home), torch.tensor(home_cells), SETTINGS)
+    return found.numpy()
+
+
+@pytest.mark.parametrize("stable", [diamond(), water()], ids=["crystal", "molecule"])
+def test_forces_are_the_slope_of_the_energy(stable: Frames) -> None:
+    frames, home, cells = case(stable)
+    forces = fictitious_response(frames, home, cells, SETTINGS).forces.numpy()
+    step = 1e-5
+    for atom in range(0, frames.n_atoms, 3):
+        for axis in range(3):
+            moved = []
+            for sign in (1, -1):
+                positions = np.array(frames.positions)
+                positions[atom, axis] += sign * step
+                moved.append(energies(replace(frames, positions=positions), home, cells).sum())
+            assert forces[atom, axis] == pytest.approx(
+                -(moved[0] - moved[1]) / (2 * step), abs=1e-7
+            )
+
+
+def test_stress_is_the_slope_of_the_energy_along_strain() -> None:
+    frames, home, cells = case(diamond())
+    stress = fictitious_response(frames, home, cells, SETTINGS).stress.numpy()
+    step = 1e-5
+    for i in range(3):
+        for j in range(3):
+            moved = []
+            for sign in (1, -1):
+                strain = np.eye(3)
+                strain[i, j] += 0.5 * sign * step
+                strain[j, i] += 0.5 * sign * step
+                strained = replace(
+                    frames, positions=frames.positions @ strain, cells=frames.cells @ strain
+                )
+                moved.append(energies(strained, home, cells))
+            slope = (moved[0] - moved[1]) / (2 * step) / frames.volumes
+            np.testing.assert_allclose(stress[:, i, j], slope, atol=1e-7)
+
+
+def test_pure_displacement_pulls_home_with_unit_springs() -> None:
+    settings = PerturbSettings(
+        samples=3, displacement_levels=(1.0,), strain=0, strain_levels=1, shear=0
+    )
+    found = perturb(diamond(), settings)
+    moved = found.positions - np.tile(diamond().positions, (3, 1))
+    assert np.abs(moved).max() <= 0.025
+    np.testing.assert_allclose(found.atom["force"], -moved, atol=1e-12)
+    springs = np.einsum("sai,saj->sij", moved.reshape(3, 8, 3), moved.reshape(3, 8, 3))
+    np.testing.assert_allclose(
+        found.structure["stress"], springs / found.volumes[:, None, None], atol=1e-12
+    )
+
+
+def test_pure_strain_gives_hookes_law() -> None:
+    settings = PerturbSettings(
+        samples=3, displacement_levels=(0.0,), strain=1e-4, strain_levels=3, shear=0
+    )
+    found = perturb(diamond(), settings)
+    np.testing.assert_allclose(found.atom["force"], 0, atol=1e-12)
+    # Isotropic strain: stress = E / (1 - 2 nu) strain on the diagonal.
+    for strain, stress in zip(found.structure["strain"], found.structure["stress"], strict=True):
+        np.testing.assert_allclose(stress, strain / 0.4 * np.eye(3), atol=1e-7)
+
+
+def test_the_stable_structure_does_not_respond() -> None:
+    settings = PerturbSettings(
+        samples=1, displacement_levels=(0.0,), strain=0, strain_levels=1, shear=0
+    )
+    found = perturb(diamond(), settings)
+    assert np.abs(found.atom["force"]).max() == 0
+    assert np.abs(found.structure["stress"]).max() < 1e-12
+    assert found.structure["energy"][0] == pytest.approx(0)
+
+
+def test_every_close_neighbour_repels() -> None:
+    """An atom between two others feels both; the sum keeps all."""
+    frames = Frames.build([[6, 6, 6]], [[[0, 0, 0], [0.4, 0, 0], [0.4, 0.5, 0]]])
+    settings = PerturbSettings(core_radius=0.75)
+    found = fictitious_response(frames, frames.positions, frames.cells, settings)
+
+    def slope(r: float) -> float:
+        return 4 * r / 0.75**2 * (1 - r**2 / 0.75**2)
+
+    # Pairs 0-1 (0.4 A), 1-2 (0.5 A), 0-2 (0.64 A).
+    assert found.forces[1, 0] == pytest.approx(slope(0.4))
+    assert found.forces[1, 1] == pytest.approx(-slope(0.5))
+    diagonal = np.hypot(0.4, 0.5)
+    assert found.forces[0, 0] == pytest.approx(-slope(0.4) - slope(diagonal) * 0.4 / diagonal)
+    total = sum(float(core_energy(torch.tensor(r**2), 0.75, 1.0)) for r in (0.4, 0.5, diagonal))
+    assert float(found.energy[0]) == pytest.approx(total)
+
+
+def test_a_copy_depends_on_seed_parent_and_number_alone() -> None:
+    both = concatenate([diamond(), diamond()])
+    few = perturb(diamond(), PerturbSettings(samples=3, seed=5))
+    many = perturb(both, PerturbSettings(samples=6, seed=5))
+    np.testing.assert_array_equal(few.positions, many.select([0, 1, 2]).positions)
+    np.testing.assert_array_equal(few.atom["force"], many.select([0, 1, 2]).atom["force"])
+    assert many.structure["parent"].tolist() == [0] * 6 + [1] * 6
+    other = perturb(diamond(), PerturbSettings(samples=3, seed=6))
+    assert np.abs(other.positions - few.positions).max() > 1e-3
+
+
+def test_levels_and_strains_are_dealt_evenly() -> None:
+    settings = PerturbSettings(samples=24, displacement_levels=(1.0, 2.0, 4.0), strain_levels=4)
+    found = perturb(diamond(), settings)
+    pairs = list(zip(found.structure["level"], found.structure["strain"], strict=True))
+    assert len(set(pairs)) == 12
+    assert all(pairs.count(pair) == 2 for pair in set(pairs))
+
+
+def test_molecules_have_no_stress_nor_strain() -> None:
+    found = perturb(water(), PerturbSettings(samples=5))
+    assert np.abs(found.structure["stress"]).max() == 0
+    assert np.isnan(found.structure["reference_volume"]).all()
+    assert not found.pbc.any()
+
+
+def test_force_noise_grows_with_the_root_of_the_level() -> None:
+    base = PerturbSettings(samples=200, displacement_levels=(4.0,), seed=1)
+    clean = perturb(water(), base)
+    noisy = perturb(water(), replace(base, force_noise=0.01))
+    noise = noisy.atom["force"] - clean.atom["force"]
+    assert noise.std() == pytest.approx(0.02, rel=0.1)
+    np.testing.assert_array_equal(noisy.positions, clean.positions)
+
+
+def test_supercells_are_compact_and_equal() -> None:
+    stable = bulk("C", "diamond", a=3.567)
+    numbers, positions, cell = repeat(stable.numbers, stable.positions, stable.cell.array, 16)
+    assert len(numbers) == 16
+    wanted = stable.repeat((2, 2, 2))
+    np.testing.assert_allclose(cell, wanted.cell.array)
+    np.testing.assert_allclose(np.sort(positions, 0), np.sort(wanted.positions, 0), atol=1e-12)
+
+
+def test_half_periodic_structures_are_refused() -> None:
+    atoms = bulk("C", "diamond", a=3.567)
+    slab = Frames.build([atoms.numbers], [atoms.positions], [atoms.cell.array], [[1, 1, 0]])
+    with pytest.raises(FramesError, match="structure 0 is periodic in only some directions"):
+        perturb(slab, PerturbSettings())

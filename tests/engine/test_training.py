@@ -1,0 +1,254 @@
+"""Training: learns, resumes without a trace, guards its inputs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ase.build import bulk, molecule
+
+from aiida_rm.engine import training_data
+from aiida_rm.engine.errors import DivergenceError, FramesError, PotentialError, StateError
+from aiida_rm.engine.frames import Frames, concatenate
+from aiida_rm.engine.neighbors import build_graph
+from aiida_rm.engine.response import perturb
+from aiida_rm.engine.settings import PerturbSettings, TrainSettings
+from aiida_rm.engine.training import Trainer, learning_rate
+from aiida_rm.engine.training_data import TrainingData, describe_training_set, pack, split
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def crystals(samples: int = 24, seed: int = 0) -> Frames:
+    atoms = bulk("C", "diamond", a=3.567)
+    stable = Frames.build([atoms.numbers], [atoms.positions], [atoms.cell.array])
+    return perturb(stable, PerturbSettings(samples=samples, min_atoms=8, seed=seed))
+
+
+def molecules() -> Frames:
+    parts = [molecule("H2O"), molecule("CH4")]
+    stable = Frames.build([a.numbers for a in parts], [a.positions for a in parts])
+    return perturb(stable, PerturbSettings(samples=12, displacement=0.1))
+
+
+SETTINGS = TrainSettings(
+    epochs=4, batch_atoms=40, cutoff=3.5, channels=3, radial=4, l_max=2, hidden=(8,), threads=1
+)
+
+
+def weights(potential: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return potential.state_dict()
+
+
+def assert_same(a: torch.nn.Module, b: torch.nn.Module) -> None:
+    for name, value in weights(a).items():
+        assert torch.equal(value, weights(b)[name]), name
+
+
+@pytest.mark.parametrize("frames", [crystals(), molecules()], ids=["crystals", "molecules"])
+def test_the_error_falls(frames: Frames) -> None:
+    outcome = Trainer(frames, replace(SETTINGS, epochs=25)).run()
+    history = outcome.progress.history
+    assert outcome.stop_reason == "completed"
+    assert [row["epoch"] for row in history] == list(range(1, 26))
+    assert history[-1]["loss"] < 0.6 * history[0]["loss"]
+    assert outcome.progress.best_error == min(row["validation_loss"] for row in history)
+
+
+@pytest.mark.parametrize("interrupted_at", [1, 5, 11])
+def test_interrupted_and_resumed_equals_uninterrupted(tmp_path: Path, interrupted_at: int) -> None:
+    frames, state = crystals(), tmp_path / "state.safetensors"
+    whole = Trainer(frames, SETTINGS).run()
+    calls = iter(range(1, 10**6))
+    first = Trainer(frames, SETTINGS).run(
+        lambda: "walltime" if next(calls) == interrupted_at else None, checkpoint=state
+    )
+    assert first.stop_reason == "walltime"
+    assert first.progress.step == interrupted_at
+    second = Trainer(frames, SETTINGS)
+    second.restore(state)
+    resumed = second.run(checkpoint=state)
+    assert_same(whole.potential, resumed.potential)
+    for a, b in zip(whole.progress.history, resumed.progress.history, strict=True):
+        assert {k: v for k, v in a.items() if "second" not in k} == {
+            k: v for k, v in b.items() if "second" not in k
+        }
+    whole.potential.save(tmp_path / "a.safetensors")
+    resumed.potential.save(tmp_path / "b.safetensors")
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+
+
+def test_checkpoints_come_by_the_clock(tmp_path: Path) -> None:
+    state = tmp_path / "state.safetensors"
+    Trainer(crystals(), replace(SETTINGS, checkpoint_seconds=0.0)).run(checkpoint=state)
+    resumed = Trainer(crystals(), SETTINGS)
+    resumed.restore(state)
+    assert resumed.progress.epoch == 3
+    assert not (tmp_path / "state.safetensors.tmp").exists()
+
+
+def test_another_seed_gives_other_weights_the_same_seed_the_same() -> None:
+    a, b, c = (Trainer(crystals(), replace(SETTINGS, seed=s)).run().potential for s in (0, 0, 1))
+    assert_same(a, b)
+    assert not torch.equal(a.network.mix, c.network.mix)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        (crystals(), replace(SETTINGS, seed=9)),
+        (crystals(), replace(SETTINGS, epochs=5)),
+        (crystals(seed=1), SETTINGS),
+    ],
+    ids=["seed", "epochs", "data"],
+)
+def test_a_foreign_state_is_refused(tmp_path: Path, other: tuple[Frames, TrainSettings]) -> None:
+    trainer = Trainer(crystals(), SETTINGS)
+    trainer.save(tmp_path / "s.safetensors")
+    with pytest.raises(StateError, match="belongs to another training"):
+        Trainer(*other).restore(tmp_path / "s.safetensors")
+
+
+def test_a_damaged_state_is_refused(tmp_path: Path) -> None:
+    trainer = Trainer(crystals(), SETTINGS)
+    path = tmp_path / "s.safetensors"
+    trainer.save(path)
+    whole = path.read_bytes()
+    for damaged in (whole[:-100], b"", whole.replace(b"model.network.mix", b"model.network.mux")):
+        path.write_bytes(damaged)
+        with pytest.raises(StateError):
+            Trainer(crystals(), SETTINGS).restore(path)
+
+
+def test_divergence_is_told_and_keeps_the_checkpoint(tmp_path: Path) -> None:
+    trainer = Trainer(crystals(), SETTINGS)
+    state = tmp_path / "s.safetensors"
+    trainer.save(state)
+    with torch.no_grad():
+        trainer.model.network.mix.fill_(float("nan"))
+    with pytest.raises(DivergenceError, match="lower 'learning_rate'"):
+        trainer.run(checkpoint=state)
+    Trainer(crystals(), SETTINGS).restore(state)
+
+
+def test_warm_start_begins_where_the_other_ended() -> None:
+    first = Trainer(crystals(), replace(SETTINGS, epochs=20)).run()
+    cold = Trainer(crystals(), replace(SETTINGS, epochs=1)).run()
+    warm = Trainer(crystals(), replace(SETTINGS, epochs=1), first.potential).run()
+    assert warm.progress.history[0]["loss"] < 0.8 * cold.progress.history[0]["loss"]
+
+
+@pytest.mark.parametrize(
+    ("knobs", "words"),
+    [({"channels": 4}, "has the shape"), ({}, "never saw H, O")],
+)
+def test_unfit_warm_starts_are_refused(knobs: dict[str, int], words: str) -> None:
+    first = Trainer(crystals(), replace(SETTINGS, epochs=1, element_channels=1)).run().potential
+    frames = (
+        crystals()
+        if knobs
+        else perturb(
+            Frames.build([[8, 1, 1]], [molecule("H2O").positions]), PerturbSettings(samples=4)
+        )
+    )
+    settings = replace(SETTINGS, epochs=1, element_channels=1, **knobs)
+    with pytest.raises(PotentialError, match=words):
+        Trainer(frames, settings, first)
+
+
+def test_another_core_is_refused() -> None:
+    first = Trainer(crystals(), replace(SETTINGS, epochs=1)).run().potential
+    atoms = bulk("C", "diamond", a=3.567)
+    stable = Frames.build([atoms.numbers], [atoms.positions], [atoms.cell.array])
+    other = perturb(stable, PerturbSettings(samples=4, core_radius=0.6))
+    with pytest.raises(PotentialError, match="another core"):
+        Trainer(other, SETTINGS, first)
+    with pytest.raises(FramesError, match="'core_radius' is missing or differs"):
+        Trainer(concatenate([crystals(), other]), SETTINGS)
+
+
+def test_frames_without_targets_are_refused() -> None:
+    frames = crystals()
+    with pytest.raises(FramesError, match=r"'force'.*run perturb"):
+        Trainer(frames.without_labels(), SETTINGS)
+    force = np.array(frames.atom["force"])
+    force[3, 1] = np.nan
+    with pytest.raises(FramesError, match="not all finite"):
+        Trainer(frames.with_labels(atom={"force": force}), SETTINGS)
+
+
+def test_early_stopping() -> None:
+    settings = replace(SETTINGS, epochs=50, patience=3, learning_rate=1e-8)
+    outcome = Trainer(crystals(), settings).run()
+    assert outcome.stop_reason in ("early_stopping", "completed")
+    assert outcome.progress.epoch - outcome.progress.best_epoch <= 3
+
+
+def test_the_gauge_puts_the_stable_structure_near_zero() -> None:
+    potential = Trainer(crystals(60), replace(SETTINGS, epochs=40)).run().potential
+    atoms = bulk("C", "diamond", a=3.567)
+    frames = Frames.build([atoms.numbers], [atoms.positions], [atoms.cell.array])
+    found = potential(build_graph(frames, potential.cutoff, dtype=torch.float32))
+    spread = crystals(60).structure["energy"].mean() / 8
+    assert abs(float(found.energy[0]) / 2) < spread
+
+
+def test_validation_holds_out_families_of_many_parents() -> None:
+    frames = crystals(40)
+    train, held = split(frames, SETTINGS)
+    assert len(held) == 4
+    assert sorted([*train, *held]) == list(range(40))
+    families = frames.with_labels(structure={"parent": np.arange(40) // 2})
+    train, held = split(families, SETTINGS)
+    parents = np.arange(40) // 2
+    assert not set(parents[train]) & set(parents[held])
+
+
+def test_kept_graphs_equal_fresh_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = crystals(6)
+    data = TrainingData(frames, 3.5, torch.float64, torch.device("cpu"))
+    first, _ = data.batch(np.array([0, 3, 5]))
+    mixed, _ = data.batch(np.array([5, 1]))
+    again, targets = data.batch(np.array([0, 3, 5]))
+    assert torch.equal(first.edge_index, again.edge_index)
+    torch.testing.assert_close(first.edge_vectors(), again.edge_vectors())
+    np.testing.assert_array_equal(targets.forces, frames.select([0, 3, 5]).atom["force"])
+    fresh = build_graph(frames.select([5, 1]), 3.5)
+    assert torch.equal(mixed.edge_index, fresh.edge_index)
+    monkeypatch.setattr(training_data, "_KEPT_EDGES", 0)
+    none_kept = TrainingData(frames, 3.5, torch.float64, torch.device("cpu"))
+    none_kept.batch(np.array([0]))
+    assert torch.equal(none_kept.batch(np.array([5, 1]))[0].edge_index, fresh.edge_index)
+
+
+def test_packing_keeps_order_and_limit() -> None:
+    counts = np.array([4, 4, 9, 1, 1, 1])
+    batches = pack(np.array([5, 2, 0, 1, 3, 4]), counts, 8)
+    assert [list(b) for b in batches] == [[5], [2], [0, 1], [3, 4]]
+    assert pack(np.array([], int), counts, 8) == []
+
+
+def test_learning_rate_warms_up_and_falls() -> None:
+    settings = TrainSettings(learning_rate=0.1, warmup_steps=9, final_rate=0.1)
+    assert learning_rate(settings, 0, 0.0) == pytest.approx(0.01)
+    assert learning_rate(settings, 9, 0.0) == pytest.approx(0.1)
+    assert learning_rate(settings, 900, 1.0) == pytest.approx(0.01)
+
+
+def test_elemental_volumes_by_least_squares() -> None:
+    # Normal equations by hand: 2 c + s = 35, c + 5 s = 105.
+    cells = np.stack([np.eye(3) * v ** (1 / 3) for v in (10.0, 40.0, 25.0)])
+    frames = Frames.build(
+        [[6], [14, 14], [6, 14]], [np.zeros((1, 3)), np.eye(3)[:2], np.eye(3)[:2]], cells
+    )
+    found = describe_training_set(frames)
+    assert found["elemental_volumes"]["C"] == pytest.approx(7.78, abs=0.02)
+    assert found["elemental_volumes"]["Si"] == pytest.approx(19.44, abs=0.02)
+    assert sum(found["composition"].values()) == pytest.approx(1)
+    assert describe_training_set(molecules())["elemental_volumes"] == {}
