@@ -49,7 +49,9 @@ def score(
     """Judge every structure of a set.
 
     No structure stops the batch: one with NaN positions or a flat cell gets ``valid`` False.
-    Whatever the number of processes, the result is the same.
+    Whatever the number of processes, the result is the same. The time of finding duplicates grows
+    with the square of the number of *different* structures of one composition and size of the
+    reduced cell (a few ms a pair); everything else grows with the number of structures.
 
     Args:
         frames: the set; its labels ``status`` (0: converged), ``energy_per_atom`` or ``energy``
@@ -138,7 +140,7 @@ class _Runner:
 @contextmanager
 def _workers(settings: ScoreSettings, n_structures: int) -> Iterator[ProcessPoolExecutor | None]:
     """A pool of processes, or None when one is enough."""
-    processes = settings.processes or os.cpu_count() or 1
+    processes = settings.processes or _cores()
     processes = min(processes, -(-n_structures // _CHUNK))
     if processes <= 1:
         yield None
@@ -147,12 +149,24 @@ def _workers(settings: ScoreSettings, n_structures: int) -> Iterator[ProcessPool
     context = multiprocessing.get_context("spawn")
     try:
         with ProcessPoolExecutor(processes, mp_context=context) as pool:
-            yield pool
+            try:
+                yield pool
+            except BaseException:
+                # Whatever went wrong, do not wait for work that nobody will read.
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
     except BrokenProcessPool as error:
         raise OutOfMemoryError(
             f"one of {processes} scoring processes died, most likely for lack of memory; "
             "set 'processes' lower or score fewer structures at once"
         ) from error
+
+
+def _cores() -> int:
+    """Cores that this job may use; a scheduler often grants fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _chunks(items: Sequence[T]) -> list[Sequence[T]]:
