@@ -67,6 +67,7 @@ TORCH_FREE = [
     "aiida_rm.engine.scoring.molecules",
     "aiida_rm.engine.scoring.matching",
     "aiida_rm.engine.scoring.known",
+    "aiida_rm.engine.scoring.pool",
     "aiida_rm.engine.scoring.task",
 ]
 

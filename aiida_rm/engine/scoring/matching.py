@@ -108,6 +108,11 @@ def find_duplicates(candidates: Sequence[Candidate], settings: ScoreSettings) ->
     return owners
 
 
+def first_match(candidate: Candidate, others: Sequence[Candidate], judge: Judge) -> int:
+    """Index of the first of ``others`` that it equals; -1 for none."""
+    return next((other.index for other in others if judge.same(other, candidate)), -1)
+
+
 def is_novel(
     candidate: Candidate, references: Mapping[str, Sequence[Candidate]], judge: Judge
 ) -> bool:

@@ -2,41 +2,35 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aiida_rm.engine.errors import FramesError, OutOfMemoryError
+from aiida_rm.engine.errors import FramesError
 from aiida_rm.engine.frames import Frames
+from aiida_rm.engine.scoring import pool as pool_module
 from aiida_rm.engine.scoring.crystals import spacegroup
 from aiida_rm.engine.scoring.geometry import Geometry, measure
 from aiida_rm.engine.scoring.matching import (
     Candidate,
     Judge,
     find_duplicates,
+    first_match,
     grouped,
     is_novel,
     prepare,
     recognise,
 )
+from aiida_rm.engine.scoring.pool import Progress, Runner, chunks, sizes_of, workers
 from aiida_rm.engine.settings import ScoreSettings
 
 Array = NDArray[Any]
-Progress = Callable[[dict[str, Any]], None]
-T = TypeVar("T")
-R = TypeVar("R")
 
-#: Structures in a piece of work; small enough for progress, large enough for its overhead.
-_CHUNK = 50
+#: Structures in a piece of work where each is compared with many others.
+_PIECE = 5
 
 
 def score(
@@ -74,8 +68,8 @@ def score(
         OutOfMemoryError: a process died.
     """
     names = _names(known)
-    with _workers(settings, len(frames)) as pool:
-        runner = _Runner(pool, progress)
+    with workers(settings, len(frames)) as pool:
+        runner = Runner(pool, progress)
         labels, atom_labels = _measure_all(frames, settings, runner)
         chosen = np.flatnonzero(labels["valid"]).tolist()
         candidates = _prepare_all(frames, chosen, "reduce", runner)
@@ -101,82 +95,6 @@ def summarise(scored: Frames) -> dict[str, Any]:
     }
 
 
-class _Runner:
-    """Runs pieces of work, in a pool or here, and reports how far it got."""
-
-    def __init__(self, pool: ProcessPoolExecutor | None, progress: Progress | None) -> None:
-        self._pool = pool
-        self._progress = progress
-        self._start = time.monotonic()
-
-    def run(
-        self, stage: str, function: Callable[[T], R], work: Sequence[T], sizes: Sequence[int]
-    ) -> list[R]:
-        """Apply a top-level function to pieces; the results have the order of the pieces."""
-        total, finished = sum(sizes), 0
-        results = []
-        for index, result in self._done(function, work):
-            results.append((index, result))
-            finished += sizes[index]
-            self._report(stage, finished, total)
-        return [result for _, result in sorted(results, key=lambda item: item[0])]
-
-    def _done(self, function: Callable[[T], R], work: Sequence[T]) -> Iterator[tuple[int, R]]:
-        if self._pool is None:
-            yield from ((index, function(piece)) for index, piece in enumerate(work))
-            return
-        futures = {self._pool.submit(function, piece): index for index, piece in enumerate(work)}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
-
-    def _report(self, stage: str, finished: int, total: int) -> None:
-        if self._progress is not None:
-            seconds = round(time.monotonic() - self._start, 3)
-            self._progress(
-                {"stage": stage, "finished": finished, "total": total, "seconds": seconds}
-            )
-
-
-@contextmanager
-def _workers(settings: ScoreSettings, n_structures: int) -> Iterator[ProcessPoolExecutor | None]:
-    """A pool of processes, or None when one is enough."""
-    processes = settings.processes or _cores()
-    processes = min(processes, -(-n_structures // _CHUNK))
-    if processes <= 1:
-        yield None
-        return
-    # Not forked: threads of numerical libraries do not survive a fork.
-    context = multiprocessing.get_context("spawn")
-    try:
-        with ProcessPoolExecutor(processes, mp_context=context) as pool:
-            try:
-                yield pool
-            except BaseException:
-                # Whatever went wrong, do not wait for work that nobody will read.
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-    except BrokenProcessPool as error:
-        raise OutOfMemoryError(
-            f"one of {processes} scoring processes died, most likely for lack of memory; "
-            "set 'processes' lower or score fewer structures at once"
-        ) from error
-
-
-def _cores() -> int:
-    """Cores that this job may use; a scheduler often grants fewer than the machine has."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _chunks(items: Sequence[T]) -> list[Sequence[T]]:
-    return [items[first : first + _CHUNK] for first in range(0, len(items), _CHUNK)]
-
-
-def _sizes(parts: Sequence[Sequence[Any]]) -> list[int]:
-    return [len(part) for part in parts]
-
-
 def _names(known: Frames | None) -> list[str]:
     if known is None:
         return []
@@ -186,14 +104,14 @@ def _names(known: Frames | None) -> list[str]:
 
 
 def _measure_all(
-    frames: Frames, settings: ScoreSettings, runner: _Runner
+    frames: Frames, settings: ScoreSettings, runner: Runner
 ) -> tuple[dict[str, Array], dict[str, Array]]:
     """Geometry, validity and space group."""
     total = len(frames)
-    parts = _chunks(list(range(total)))
+    parts = chunks(list(range(total)))
     bare = frames.without_labels()
     work = [(bare.select(part), settings) for part in parts]
-    done = runner.run("measure", _measure_chunk, work, _sizes(parts))
+    done = runner.run("measure", _measure_chunk, work, sizes_of(parts))
     shapes = [shape for chunk in done for shape, _ in chunk]
     converged = np.ones(total, bool)
     if "status" in frames.structure:
@@ -255,12 +173,12 @@ def _prepare_all(
     frames: Frames,
     chosen: list[int],
     stage: str,
-    runner: _Runner,
+    runner: Runner,
 ) -> list[Candidate]:
-    parts = _chunks(chosen)
+    parts = chunks(chosen)
     bare = frames.without_labels()
     work = [(bare.select(part), part) for part in parts]
-    done = runner.run(stage, _prepare_chunk, work, _sizes(parts))
+    done = runner.run(stage, _prepare_chunk, work, sizes_of(parts))
     return [candidate for chunk in done for candidate in chunk]
 
 
@@ -273,7 +191,7 @@ def _prepare_chunk(work: tuple[Frames, Sequence[int]]) -> list[Candidate]:
     ]
 
 
-def _prepared(what: str, frames: Frames | None, runner: _Runner) -> dict[str, list[Candidate]]:
+def _prepared(what: str, frames: Frames | None, runner: Runner) -> dict[str, list[Candidate]]:
     """References or known structures, by group."""
     if frames is None or len(frames) == 0:
         return {}
@@ -297,7 +215,7 @@ def _duplicates(
     frames: Frames,
     candidates: list[Candidate],
     settings: ScoreSettings,
-    runner: _Runner,
+    runner: Runner,
 ) -> Array:
     energies = _energies(frames)
     # NaN sorts last; equal energies keep their order.
@@ -306,13 +224,58 @@ def _duplicates(
     groups = list(grouped(sorted(candidates, key=lambda item: int(rank[item.index]))).values())
     # The largest groups first, so that none of them is left for the end.
     groups.sort(key=len, reverse=True)
-    work = [(group, settings) for group in groups]
-    done = runner.run("unique", _duplicates_chunk, work, _sizes(groups))
     owners = np.full(len(frames), -1, np.int64)
-    for found in done:
+    finished, total = 0, len(candidates)
+    for group in groups:
+        if len(group) > pool_module.CHUNK:
+            for index, owner in _in_waves(group, settings, runner, (finished, total)).items():
+                owners[index] = owner
+            finished += len(group)
+    small = [group for group in groups if len(group) <= pool_module.CHUNK]
+    work = [(group, settings) for group in small]
+    for found in runner.run(
+        "unique", _duplicates_chunk, work, sizes_of(small), before=finished, total=total
+    ):
         for index, owner in found.items():
             owners[index] = owner
     return owners
+
+
+def _in_waves(
+    group: Sequence[Candidate],
+    settings: ScoreSettings,
+    runner: Runner,
+    progress: tuple[int, int],
+) -> dict[int, int]:
+    """What :func:`find_duplicates` says of a large group, shared among the processes.
+
+    Each wave is compared with the representatives of the earlier ones, all at once; what equals
+    none of them is then compared among itself.
+    """
+    finished, total = progress
+    owners: dict[int, int] = {}
+    representatives: list[Candidate] = []
+    for wave in chunks(group):
+        pieces = [wave[first : first + _PIECE] for first in range(0, len(wave), _PIECE)]
+        work = [(piece, representatives, settings) for piece in pieces]
+        found = runner.run(
+            "unique", _first_chunk, work, sizes_of(pieces), before=finished, total=total
+        )
+        matches = [match for piece in found for match in piece]
+        finished += len(wave)
+        owners.update({item.index: match for item, match in zip(wave, matches, strict=True)})
+        rest = [item for item in wave if owners[item.index] < 0]
+        owners.update(find_duplicates(rest, settings))
+        representatives += [item for item in rest if owners[item.index] == item.index]
+    return owners
+
+
+def _first_chunk(
+    work: tuple[Sequence[Candidate], Sequence[Candidate], ScoreSettings],
+) -> list[int]:
+    candidates, others, settings = work
+    judge = Judge(settings)
+    return [first_match(item, others, judge) for item in candidates]
 
 
 def _duplicates_chunk(work: tuple[list[Candidate], ScoreSettings]) -> dict[int, int]:
@@ -324,13 +287,13 @@ def _compare_all(
     settings: ScoreSettings,
     total: int,
     others: tuple[dict[str, list[Candidate]], dict[str, list[Candidate]], list[str]],
-    runner: _Runner,
+    runner: Runner,
 ) -> dict[str, Array]:
     """Novelty and recognition, by the references, the known structures and their names."""
     references, known, names = others
-    parts = _chunks(candidates)
+    parts = chunks(candidates)
     work = [(part, _near(references, part), _near(known, part), settings) for part in parts]
-    done = runner.run("compare", _compare_chunk, work, _sizes(parts))
+    done = runner.run("compare", _compare_chunk, work, sizes_of(parts))
     novel, rmsd = np.zeros(total, bool), np.full(total, np.nan)
     matches = [""] * total
     for chunk in done:

@@ -277,6 +277,23 @@ def test_unusable_references_and_known(diamond: Atoms) -> None:
         score(frames, ONE, references=from_ase([broken]))
 
 
+@pytest.mark.parametrize("chunk", [1, 4])
+def test_waves_say_the_same(diamond: Atoms, monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+    rng = np.random.default_rng(2)
+    atoms = [disguise(stirred(diamond, 0.5, seed % 5), seed) for seed in range(14)]
+    frames = from_ase(atoms).with_labels(structure={"energy": rng.normal(size=14)})
+    whole, _ = score(frames, ONE)
+    monkeypatch.setattr("aiida_rm.engine.scoring.pool.CHUNK", chunk)
+    steps: list[dict] = []
+    waves, _ = score(frames, ONE, progress=steps.append)
+    found = waves.structure["duplicate_of"]
+    np.testing.assert_array_equal(found, whole.structure["duplicate_of"])
+    assert 1 < len(set(found.tolist())) < 14
+    counted = [step["finished"] for step in steps if step["stage"] == "unique"]
+    assert counted == sorted(counted)
+    assert counted[-1] == np.count_nonzero(waves.structure["valid"]) > 8
+
+
 def test_two_processes_say_the_same_as_one(diamond: Atoms) -> None:
     rng = np.random.default_rng(5)
     atoms = [diamond, lonsdaleite(), molecule("H2O")] * 20
