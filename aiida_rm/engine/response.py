@@ -109,8 +109,9 @@ def perturb(
     settings: PerturbSettings,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Frames:
-    """Displace and strain every structure ``settings.samples`` times and attach the targets.
+    """Displace and strain structures, ``settings.samples`` in all, and attach the targets.
 
+    The structures share the samples evenly, the first ones getting one more, each at least one.
     Copy number k of structure p depends on the seed, p and k alone. The pairs of displacement
     level and strain are dealt in random order, each as often as the others.
 
@@ -128,7 +129,9 @@ def perturb(
             f"structure {partial[0]} is periodic in only some directions; put it into a full "
             "cell (pbc all true) or make it a molecule (pbc all false)"
         )
-    jobs = [(parent, copy) for parent in range(len(frames)) for copy in range(settings.samples)]
+    share, more = divmod(settings.samples, len(frames))
+    copies = [max(1, share + (parent < more)) for parent in range(len(frames))]
+    jobs = [(parent, copy) for parent, count in enumerate(copies) for copy in range(count)]
     parts = []
     for begin in range(0, len(jobs), _CHUNK):
         parts.append(_perturb_some(frames, jobs[begin : begin + _CHUNK], settings))

@@ -40,7 +40,7 @@ class PerturbSettings:
 
     seed: int = knob(0, "seed of all random numbers", low=0)
     samples: int = knob(
-        121, "perturbed copies of each structure, dealt evenly over levels and strains", low=1
+        4000, "perturbed structures in all; each structure gets its share, at least one", low=1
     )
     min_atoms: int = knob(
         1, "periodic structures are repeated until they hold so many atoms", low=1, high=10_000

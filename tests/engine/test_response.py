@@ -135,12 +135,17 @@ def test_every_close_neighbour_repels() -> None:
 def test_a_copy_depends_on_seed_parent_and_number_alone() -> None:
     both = concatenate([diamond(), diamond()])
     few = perturb(diamond(), PerturbSettings(samples=3, seed=5))
-    many = perturb(both, PerturbSettings(samples=6, seed=5))
+    many = perturb(both, PerturbSettings(samples=11, seed=5))
     np.testing.assert_array_equal(few.positions, many.select([0, 1, 2]).positions)
     np.testing.assert_array_equal(few.atom["force"], many.select([0, 1, 2]).atom["force"])
-    assert many.structure["parent"].tolist() == [0] * 6 + [1] * 6
+    assert many.structure["parent"].tolist() == [0] * 6 + [1] * 5
     other = perturb(diamond(), PerturbSettings(samples=3, seed=6))
     assert np.abs(other.positions - few.positions).max() > 1e-3
+
+
+def test_every_structure_gets_at_least_one_copy() -> None:
+    found = perturb(concatenate([diamond()] * 5), PerturbSettings(samples=2))
+    assert found.structure["parent"].tolist() == [0, 1, 2, 3, 4]
 
 
 def test_levels_and_strains_are_dealt_evenly() -> None:

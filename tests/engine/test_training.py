@@ -34,7 +34,7 @@ def crystals(samples: int = 24, seed: int = 0) -> Frames:
 def molecules() -> Frames:
     parts = [molecule("H2O"), molecule("CH4")]
     stable = Frames.build([a.numbers for a in parts], [a.positions for a in parts])
-    return perturb(stable, PerturbSettings(samples=12, displacement=0.1))
+    return perturb(stable, PerturbSettings(samples=24, displacement=0.1))
 
 
 SETTINGS = TrainSettings(

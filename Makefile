@@ -1,0 +1,45 @@
+# make install   the environment in .venv
+# make demo      one diamond in, new carbon out (at most 10 minutes on 2 cores)
+# make test      all quick tests         make test-slow   the long ones
+# make lint      the checks of pre-commit
+#
+# A processor build of torch saves gigabytes where there is no GPU:
+#   make install PIP_TORCH="--index-url https://download.pytorch.org/whl/cpu torch"
+# On a GPU machine plain `torch` of the pinned version brings CUDA along.
+
+PYTHON ?= python3
+PIP_TORCH ?= torch==2.13.0
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow lint clean
+
+help:
+	@sed -n 's/^# \{0,1\}//p' Makefile | sed '/^$$/q'
+
+install: $(STAMP)
+
+# torch first and pinned: anything else that asks for it may pull another build.
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "aiida-rm needs Python 3.10 or newer: make install PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet $(PIP_TORCH)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+demo: install
+	$(BIN)/python examples/diamond.py
+
+test: install
+	$(BIN)/python -m pytest -m 'not slow'
+
+test-slow: install
+	$(BIN)/python -m pytest -m slow
+
+lint: install
+	PATH="$(CURDIR)/$(BIN):$$PATH" pre-commit run --all-files --show-diff-on-failure
+
+clean:
+	rm -rf .demo .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist

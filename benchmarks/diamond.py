@@ -1,0 +1,100 @@
+"""From one diamond: how many random starts become sensible carbon, and which carbon?
+
+The engine alone, with the settings of the protocol ``balanced`` (``fast`` with ``--quick``).
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from common import arguments, finish, table
+
+from aiida_rm.engine.frames import Frames
+from aiida_rm.engine.relaxation import relax
+from aiida_rm.engine.response import perturb
+from aiida_rm.engine.scoring.known import carbon_allotropes
+from aiida_rm.engine.scoring.task import score
+from aiida_rm.engine.search import random_starts
+from aiida_rm.engine.settings import (
+    GenerateSettings,
+    PerturbSettings,
+    ScoreSettings,
+    TrainSettings,
+    parse_settings,
+)
+from aiida_rm.engine.training import Trainer
+from aiida_rm.workflows.loop import LoopWorkChain
+
+
+def diamond() -> Frames:
+    """The primitive cell, a = 3.567 A."""
+    half = 3.567 / 2
+    cell = half * np.array([[0, 1, 1], [1, 0, 1], [1, 1, 0]])
+    return Frames.build([[6, 6]], [[[0, 0, 0], [half / 2] * 3]], [cell])
+
+
+def main() -> None:
+    """Print the table and the JSON line."""
+    given = arguments(__doc__, starts=100, protocol="balanced")
+    inputs = LoopWorkChain.get_protocol_inputs("fast" if given.quick else given.protocol)
+    knobs: dict[str, Any] = {
+        "perturb": inputs["perturb"]["settings"],
+        "train": inputs["train"]["settings"],
+        "generate": inputs["generate"]["settings"],
+        "score": inputs["validate"]["settings"],
+    }
+    print(yaml.safe_dump(knobs))
+    began = time.perf_counter()
+    frames = perturb(
+        diamond(), parse_settings(PerturbSettings, {**knobs["perturb"], "seed": given.seed})
+    )
+    trainer = Trainer(frames, parse_settings(TrainSettings, {**knobs["train"], "seed": given.seed}))
+    outcome = trainer.run(
+        on_epoch=lambda m: print(
+            f"epoch {m['epoch']:.0f}: forces {m['force_error']:.3f}, stress {m['stress_error']:.3f}",
+            flush=True,
+        )
+    )
+    trained = time.perf_counter() - began
+    settings = parse_settings(
+        GenerateSettings,
+        {**knobs["generate"], "seed": given.seed, "n_structures": given.starts},
+    )
+    potential = outcome.potential.to(getattr(torch, settings.dtype))
+    notes = potential.notes
+    starts, impossible = random_starts(
+        range(given.starts), settings, notes["composition"], notes["elemental_volumes"]
+    )
+    began = time.perf_counter()
+    found = relax(
+        starts, potential, settings.stages, batch_atoms=settings.batch_atoms, skin=settings.skin
+    )
+    generated = time.perf_counter() - began
+    score_settings = parse_settings(ScoreSettings, knobs["score"])
+    scored, summary = score(found, score_settings, None, carbon_allotropes(), None)
+    converged = scored.structure["status"] == 0
+    low, high = scored.structure["coordination_min"], scored.structure["coordination_max"]
+    sensible = converged & (low >= 3) & (high <= 4)
+    figures = {
+        "starts": given.starts,
+        "impossible_starts": len(impossible),
+        "parameters": potential.n_parameters,
+        "training_seconds": trained,
+        "generation_seconds": generated,
+        "mean_steps": float(scored.structure["steps"].mean()),
+        "converged": float(converged.mean()),
+        "three_or_fourfold": float(sensible.mean()),
+        "all_fourfold": float((converged & (low == 4) & (high == 4)).mean()),
+        "matches": summary["matches"],
+        "unique": summary["unique"],
+    }
+    table(list(figures.items()))
+    finish("diamond", given.seed, figures)
+
+
+if __name__ == "__main__":
+    main()

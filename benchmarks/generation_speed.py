@@ -1,0 +1,74 @@
+"""Batched relaxation against ASE's FIRE, one structure at a time, same potential, same rules.
+
+Both take every structure from the same start, with a fixed cell, to the same tolerance or the
+same limit of steps, in the same number format, on the same threads; their steps are compared.
+"""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.optimize import FIRE
+from common import arguments, finish, table
+from diamond import diamond
+
+from aiida_rm.engine.calculator import ResponseMatchingCalculator
+from aiida_rm.engine.relaxation import relax
+from aiida_rm.engine.response import perturb
+from aiida_rm.engine.search import random_starts
+from aiida_rm.engine.settings import GenerateSettings, PerturbSettings, Stage, TrainSettings
+from aiida_rm.engine.training import Trainer
+
+
+def main() -> None:
+    """Print the table and the JSON line."""
+    given = arguments(__doc__, starts=64, batch_atoms=1024, steps=200)
+    count = 24 if given.quick else given.starts
+    frames = perturb(
+        diamond(), PerturbSettings(seed=given.seed, samples=121 if given.quick else 484, min_atoms=8)
+    )
+    epochs = 6 if given.quick else 12
+    trainer = Trainer(frames, TrainSettings(seed=given.seed, epochs=epochs, batch_atoms=256))
+    potential = trainer.run().potential.to(torch.float64)
+    settings = GenerateSettings(seed=given.seed, n_structures=count)
+    notes = potential.notes
+    starts, _ = random_starts(
+        range(count), settings, notes["composition"], notes["elemental_volumes"]
+    )
+    stages = (Stage(cell="fixed", fmax=5e-4, max_steps=given.steps),)
+    relax(starts.select([0, 1]), potential, stages)  # warm up
+
+    began = time.perf_counter()
+    together = relax(starts, potential, stages, batch_atoms=given.batch_atoms)
+    batched = time.perf_counter() - began
+    began = time.perf_counter()
+    steps, energies = [], []
+    for index in range(count):
+        part = starts[index]
+        atoms = Atoms(part.numbers, part.positions, cell=part.cells[0], pbc=True)
+        atoms.calc = ResponseMatchingCalculator(potential)
+        optimizer = FIRE(atoms, logfile=None)
+        optimizer.run(fmax=5e-4, steps=given.steps)
+        steps.append(optimizer.nsteps)
+        energies.append(atoms.get_potential_energy())
+    single = time.perf_counter() - began
+    agree = np.abs(together.structure["energy"] - energies) < 1e-6
+    figures = {
+        "structures": count,
+        "steps_batched": int(together.structure["steps"].sum()),
+        "steps_single": int(sum(steps)),
+        "same_energy": float(agree.mean()),
+        "batched_seconds_per_structure": batched / count,
+        "single_seconds_per_structure": single / count,
+        "ratio": single / batched,
+        "batch_atoms": given.batch_atoms,
+    }
+    table(list(figures.items()))
+    finish("generation_speed", given.seed, figures)
+
+
+if __name__ == "__main__":
+    main()
