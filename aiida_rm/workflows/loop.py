@@ -283,8 +283,11 @@ class LoopWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
         return f"round_{self.ctx.round:02d}"
 
     def _launch(self, stage: str, process: type[Process], inputs: Any, seeded: Any) -> Any:
-        """Submit a stage; ``seeded`` are the inputs whose settings get the seed of the round."""
-        if seeded is not None:
+        """Submit a stage; ``seeded`` are the inputs whose settings get the seed of the round.
+
+        The first round runs with the settings as they were given.
+        """
+        if seeded is not None and self.ctx.round > 1:
             settings, made = call(settings_of_round, seeded.settings, orm.Int(self.ctx.round - 1))
             if not made.is_finished_ok:
                 return self._stop(stage, f"<{made.pk}> ended with {verdict(made)}")

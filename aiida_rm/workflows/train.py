@@ -126,8 +126,11 @@ class TrainWorkChain(ProtocolMixin, BaseRestartWorkChain):
     def inspect_process(self) -> ExitCode | None:
         """Let the handlers look at the job; keep its outputs whatever they decide."""
         node = self.ctx.children[self.ctx.iteration - 1]
-        exit_code = super().inspect_process()
+        self._last_word: ExitCode | None = None
+        exit_code: ExitCode | None = super().inspect_process()
         if exit_code is not None and exit_code.status:
+            # AiiDA would say only that there were too many iterations, if this was the last one.
+            exit_code = self._last_word or exit_code
             self._attach_outputs(node)
             if "state" not in node.outputs and "state" in self.ctx.inputs:
                 self.out("state", self.ctx.inputs.state)
@@ -144,7 +147,7 @@ class TrainWorkChain(ProtocolMixin, BaseRestartWorkChain):
         before = self.ctx.inputs.get("state")
         if before is not None and state.step <= before.step:
             self.report(f"{_name(node)} made no progress beyond step {state.step}; stopping")
-            return ProcessHandlerReport(True, exit_with(self, "ERROR_NO_PROGRESS", step=state.step))
+            return self._stop(exit_with(self, "ERROR_NO_PROGRESS", step=state.step))
         self.ctx.inputs.state = state
         self._do_not_count()
         self.report(
@@ -160,7 +163,7 @@ class TrainWorkChain(ProtocolMixin, BaseRestartWorkChain):
         before = self.ctx.inputs.get("state")
         step = before.step if before is not None else 0
         self.report(f"{_name(node)} left no state; stopping")
-        return ProcessHandlerReport(True, exit_with(self, "ERROR_NO_PROGRESS", step=step))
+        return self._stop(exit_with(self, "ERROR_NO_PROGRESS", step=step))
 
     @process_handler(priority=400)
     def handle_out_of_memory(self, node: orm.CalcJobNode) -> ProcessHandlerReport | None:
@@ -171,7 +174,7 @@ class TrainWorkChain(ProtocolMixin, BaseRestartWorkChain):
         if not made.is_finished_ok:
             self.report(f"{_name(node)} ran out of memory with the smallest batches; stopping")
             code = exit_with(self, "ERROR_OUT_OF_MEMORY", message=made.exit_message)
-            return ProcessHandlerReport(True, code)
+            return self._stop(code)
         self._begin_again_with(settings)
         self.report(
             f"{_name(node)} ran out of memory; beginning again with 'batch_atoms' of "
@@ -187,7 +190,7 @@ class TrainWorkChain(ProtocolMixin, BaseRestartWorkChain):
         if self.ctx.halvings >= MAX_HALVINGS:
             self.report(f"{_name(node)} diverged again; stopping")
             code = exit_with(self, "ERROR_DIVERGED", count=self.ctx.halvings)
-            return ProcessHandlerReport(True, code)
+            return self._stop(code)
         settings, _ = call(with_half_learning_rate, self.ctx.inputs.settings)
         self.ctx.halvings += 1
         self._begin_again_with(settings)
@@ -219,6 +222,11 @@ class TrainWorkChain(ProtocolMixin, BaseRestartWorkChain):
             status=node.exit_status,
             message=node.exit_message,
         )
+        return self._stop(code)
+
+    def _stop(self, code: ExitCode) -> ProcessHandlerReport:
+        """Nothing more can be done; this is why."""
+        self._last_word = code
         return ProcessHandlerReport(True, code)
 
     def _do_not_count(self) -> None:

@@ -1,0 +1,219 @@
+"""Every protocol of every work chain is complete, valid, and refuses what is misspelt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiida import orm
+
+from aiida_rm.data.frames import FramesData
+from aiida_rm.data.potential import PotentialData
+from aiida_rm.data.selection import check_rules
+from aiida_rm.engine.frames import Frames
+from aiida_rm.engine.settings import SETTINGS, parse_settings
+from aiida_rm.workflows.generate import GenerateWorkChain
+from aiida_rm.workflows.loop import LoopWorkChain
+from aiida_rm.workflows.protocols import merge
+from aiida_rm.workflows.train import TrainWorkChain
+from aiida_rm.workflows.validate import ValidateWorkChain
+from tests.conftest import POTENTIAL_HEADER
+from tests.jobs import generated, perturbed
+
+CHAINS = (TrainWorkChain, GenerateWorkChain, ValidateWorkChain, LoopWorkChain)
+NAMES = ("fast", "balanced", "stringent")
+
+
+def settings_in(inputs: dict[str, Any], path: tuple[str, ...] = ()) -> Any:
+    """Every table of settings and the task it is for, which is the name of its namespace."""
+    for name, value in inputs.items():
+        if name == "settings":
+            yield path[-1], value
+        elif isinstance(value, dict):
+            yield from settings_in(value, (*path, name))
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+def test_each_says_what_it_is_for(chain: Any) -> None:
+    protocols = chain.get_available_protocols()
+    assert tuple(protocols) == NAMES
+    assert all(protocols.values())
+    assert chain.get_default_protocol() == "balanced"
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("molecules", [False, True])
+def test_all_settings_are_valid(chain: Any, name: str, molecules: bool) -> None:
+    inputs = chain.get_protocol_inputs(name, molecules=molecules)
+    found = dict(settings_in(inputs))
+    assert found
+    for task, values in found.items():
+        settings = parse_settings(SETTINGS[task], values)
+        if task == "generate":
+            assert settings.periodic is not molecules
+    for place in (inputs, inputs.get("validate", {})):
+        check_rules(place.get("rules", {}))
+
+
+def test_fast_is_faster() -> None:
+    sizes = [
+        parse_settings(
+            SETTINGS[task], LoopWorkChain.get_protocol_inputs(name)[task][task]["settings"]
+        )
+        for task in ("train", "generate")
+        for name in NAMES
+    ]
+    epochs = [settings.epochs for settings in sizes[:3]]
+    counts = [settings.n_structures for settings in sizes[3:]]
+    assert epochs == sorted(set(epochs))
+    assert counts == sorted(set(counts))
+
+
+def test_unknown_protocol() -> None:
+    with pytest.raises(ValueError, match="'quick' is no protocol of TrainWorkChain; there are"):
+        TrainWorkChain.get_protocol_inputs("quick")
+
+
+@pytest.mark.parametrize(
+    ("chain", "overrides", "says"),
+    [
+        (
+            LoopWorkChain,
+            {"round": 1},
+            "'round' is no input of LoopWorkChain; did you mean 'rounds'",
+        ),
+        (LoopWorkChain, {"train": {"trian": {}}}, "'trian' is no input of LoopWorkChain.train"),
+        (TrainWorkChain, {"train": {"metadata": {"options": {"queue": "x"}}}}, "'queue' is no"),
+        (LoopWorkChain, {"train": {"train": {"frames": None}}}, "'frames' is no input"),
+    ],
+)
+def test_misspelt_overrides(chain: Any, overrides: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        chain.get_protocol_inputs("fast", overrides)
+
+
+def test_merge_leaves_its_arguments_alone() -> None:
+    base = {"a": {"b": 1, "c": [1, 2]}, "d": 2}
+    assert merge(base, {"a": {"c": [3]}, "e": 4}) == {"a": {"b": 1, "c": [3]}, "d": 2, "e": 4}
+    assert base == {"a": {"b": 1, "c": [1, 2]}, "d": 2}
+    assert merge({"s": {"x": 1}}, {"s": orm.Dict({"y": 2})}) == {"s": {"x": 1, "y": 2}}
+
+
+def refused(chain: Any, builder: Any) -> str:
+    """What a submission would say against these inputs, or nothing."""
+    ports = chain.spec().inputs
+    error = ports.validate(ports.pre_process(builder._inputs(prune=True)))
+    return error.message if error is not None else ""
+
+
+@pytest.fixture
+def code(aiida_code_installed: Any) -> orm.InstalledCode:
+    return aiida_code_installed(label="engine", filepath_executable="/opt/bin/aiida-rm-engine")
+
+
+def test_loop_builder(code: Any, diamond_frames: Frames) -> None:
+    dataset = FramesData(diamond_frames)
+    builder = LoopWorkChain.get_builder_from_protocol(
+        code,
+        dataset,
+        protocol="fast",
+        overrides={"rounds": 3, "train": {"train": {"settings": {"seed": 5}}}},
+        options={"max_wallclock_seconds": 600, "queue_name": "gpu"},
+        known=dataset,
+    )
+    assert builder.rounds.value == 3
+    assert builder.dataset is dataset
+    assert builder.train.train.settings["seed"] == 5
+    assert builder.train.train.settings["epochs"] == 5
+    jobs = (
+        builder.perturb,
+        builder.train.train,
+        builder.generate.generate,
+        builder.validate.score,
+    )
+    for job in jobs:
+        assert job.code.uuid == code.uuid
+        assert job.metadata.options.max_wallclock_seconds == 600
+        assert job.metadata.options.queue_name == "gpu"
+    assert refused(LoopWorkChain, builder) == ""
+
+
+def test_other_builders(code: Any, diamond_frames: Frames, potential_data: Any) -> None:
+    frames = FramesData(perturbed(diamond_frames))
+    train = TrainWorkChain.get_builder_from_protocol(code, frames, potential=potential_data)
+    assert train.train.frames is frames
+    assert train.train.potential is potential_data
+    assert train.max_iterations.value == 5
+    generate = GenerateWorkChain.get_builder_from_protocol(code, potential_data, "stringent")
+    assert generate.generate.settings["n_structures"] == 1000
+    judged, named = FramesData(generated(diamond_frames)), FramesData(diamond_frames)
+    validate = ValidateWorkChain.get_builder_from_protocol(code, judged, known=named)
+    assert validate.score.known is named
+    assert "references" not in validate.score
+    assert validate.rules.get_dict() == {"valid": True, "unique": True}
+    for chain, builder in (
+        (TrainWorkChain, train),
+        (GenerateWorkChain, generate),
+        (ValidateWorkChain, validate),
+    ):
+        assert refused(chain, builder) == ""
+
+
+def test_bad_settings_are_refused_by_the_builder(code: Any, diamond_frames: Frames) -> None:
+    overrides = {"train": {"train": {"settings": {"epoch": 1}}}}
+    with pytest.raises(ValueError, match="did you mean 'epochs'"):
+        LoopWorkChain.get_builder_from_protocol(
+            code, FramesData(diamond_frames), overrides=overrides
+        )
+    with pytest.raises(ValueError, match="'wallclock' is no input of options"):
+        LoopWorkChain.get_builder_from_protocol(
+            code, FramesData(diamond_frames), options={"wallclock": 1}
+        )
+    with pytest.raises(ValueError, match="rounds"):
+        LoopWorkChain.get_builder_from_protocol(
+            code, FramesData(diamond_frames), overrides={"rounds": 0}
+        )
+
+
+def test_molecules_make_molecules(
+    code: Any, molecule_frames: Frames, write_safetensors: Any, tmp_path: Path
+) -> None:
+    loop = LoopWorkChain.get_builder_from_protocol(code, FramesData(molecule_frames))
+    assert loop.generate.generate.settings["periodic"] is False
+    header = {**POTENTIAL_HEADER, "elemental_volumes": {}}
+    potential = PotentialData(write_safetensors(tmp_path / "molecular.safetensors", header))
+    generate = GenerateWorkChain.get_builder_from_protocol(code, potential)
+    assert generate.generate.settings["periodic"] is False
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [({"formulas": ["SiC"]}, "ask for Si"), ({"periodic": True}, "molecules alone")],
+)
+def test_the_loop_looks_ahead(
+    code: Any,
+    diamond_frames: Frames,
+    molecule_frames: Frames,
+    settings: dict[str, Any],
+    says: str,
+) -> None:
+    frames = molecule_frames if "periodic" in settings else diamond_frames
+    builder = LoopWorkChain.get_builder_from_protocol(code, FramesData(diamond_frames))
+    builder.dataset = FramesData(frames)
+    builder.generate.generate.settings = orm.Dict(settings)
+    assert says in refused(LoopWorkChain, builder)
+
+
+def test_the_loop_refuses_overlaps_and_nameless_structures(
+    code: Any, diamond_frames: Frames
+) -> None:
+    dataset = FramesData(diamond_frames)
+    builder = LoopWorkChain.get_builder_from_protocol(code, dataset)
+    builder.known = FramesData(diamond_frames.without_labels())
+    assert "`known` lacks the label" in refused(LoopWorkChain, builder)
+    crowded = Frames.build([[6, 6]], [[[0, 0, 0], [0.1, 0, 0]]], cells=diamond_frames.cells)
+    builder.known = dataset
+    builder.dataset = FramesData(crowded)
+    assert "0.100 A apart" in refused(LoopWorkChain, builder)

@@ -1,0 +1,156 @@
+"""What rm.train does about each end of a job, without running one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiida import orm
+from aiida.common.links import LinkType
+from aiida.engine.utils import instantiate_process
+from aiida.manage import get_manager
+from plumpy import ProcessState
+
+from aiida_rm.data.frames import FramesData
+from aiida_rm.data.training_state import TrainingStateData
+from aiida_rm.engine.frames import Frames
+from aiida_rm.workflows.train import TrainWorkChain
+from tests.conftest import STATE_HEADER
+from tests.jobs import job_node, perturbed
+
+
+@pytest.fixture
+def chain(diamond_frames: Frames, aiida_code_installed: Any) -> Any:
+    """A work chain that has just begun."""
+    code = aiida_code_installed(label="engine", filepath_executable="/opt/bin/aiida-rm-engine")
+    train = {"code": code, "frames": FramesData(perturbed(diamond_frames)), "settings": {"seed": 3}}
+    runner = get_manager().get_runner()
+    process = instantiate_process(runner, TrainWorkChain, train=train, max_iterations=orm.Int(3))
+    process.setup()
+    return process
+
+
+@pytest.fixture
+def state_at(tmp_path: Path, write_safetensors: Any) -> Any:
+    """``state_at(step)``: a training state."""
+
+    def make(step: int) -> TrainingStateData:
+        header = {**STATE_HEADER, "step": step}
+        return TrainingStateData(write_safetensors(tmp_path / f"state_{step}.safetensors", header))
+
+    return make
+
+
+@pytest.fixture
+def inspect(chain: Any, aiida_localhost: Any, tmp_path: Path) -> Any:
+    """``inspect(status, state)``: let the chain look at a job that ended so."""
+    retrieved = tmp_path / "retrieved"
+    retrieved.mkdir()
+    (retrieved / "nothing").write_text("")
+
+    def make(status: int, state: Any = None) -> Any:
+        inputs = {"frames": chain.ctx.inputs.frames, "settings": chain.ctx.inputs.settings}
+        node = job_node("train", aiida_localhost, inputs, retrieved)
+        if state is not None:
+            state.base.links.add_incoming(node, link_type=LinkType.CREATE, link_label="state")
+            state.store()
+        node.set_process_state(ProcessState.FINISHED)
+        node.set_exit_status(status)
+        node.set_exit_message("as the parser said")
+        chain.ctx.iteration += 1
+        chain.ctx.setdefault("children", []).append(node)
+        return chain.inspect_process()
+
+    return make
+
+
+@pytest.mark.parametrize("status", [400, 403, 404])
+def test_cut_short_goes_on_from_the_state(
+    chain: Any, inspect: Any, state_at: Any, status: int
+) -> None:
+    state = state_at(100)
+    code = inspect(status, state)
+    assert code.status == 0
+    assert chain.should_run_process()
+    assert chain.ctx.inputs.state.uuid == state.uuid
+    assert chain.ctx.iteration == 0
+
+
+def test_good_segments_do_not_count(chain: Any, inspect: Any, state_at: Any) -> None:
+    for step in range(1, 7):  # twice max_iterations
+        assert inspect(400, state_at(step)).status == 0
+    assert len(chain.ctx.segments) == 6
+    assert chain.ctx.iteration == 0
+    assert inspect(0) is None
+    assert chain.ctx.is_finished
+
+
+def test_no_progress_stops_and_keeps_the_state(chain: Any, inspect: Any, state_at: Any) -> None:
+    inspect(400, state_at(100))
+    code = inspect(400, state_at(100))
+    assert code.status == 310
+    assert "step, 100" in code.message
+    assert chain.outputs["state"].step == 100
+
+
+@pytest.mark.parametrize("status", [120, 307])
+def test_no_state_at_all_stops(chain: Any, inspect: Any, state_at: Any, status: int) -> None:
+    inspect(400, state_at(7))
+    code = inspect(status)
+    assert code.status == 310
+    # what the segment before had reached is not lost
+    assert chain.outputs["state"].step == 7
+
+
+def test_out_of_memory_halves_the_batches(chain: Any, inspect: Any, state_at: Any) -> None:
+    inspect(400, state_at(100))
+    assert inspect(410).status == 0
+    settings = chain.ctx.inputs.settings
+    assert settings.get_dict() == {"seed": 3, "batch_atoms": 160}
+    assert settings.creator.process_label == "with_half_batches"
+    assert "state" not in chain.ctx.inputs  # it belongs to the former settings
+    assert chain.ctx.iteration == 1
+
+
+def test_out_of_memory_with_the_smallest_batch(chain: Any, inspect: Any) -> None:
+    chain.ctx.inputs.settings = orm.Dict({"batch_atoms": 1}).store()
+    code = inspect(410)
+    assert code.status == 313
+    assert "batch_atoms" in code.message
+
+
+def test_divergence_halves_the_learning_rate_twice(chain: Any, inspect: Any) -> None:
+    assert inspect(411).status == 0
+    assert chain.ctx.inputs.settings["learning_rate"] == pytest.approx(5e-3)
+    assert inspect(411).status == 0
+    assert chain.ctx.inputs.settings["learning_rate"] == pytest.approx(2.5e-3)
+    assert chain.ctx.inputs.settings.creator.process_label == "with_half_learning_rate"
+    assert inspect(411).status == 312
+
+
+@pytest.mark.parametrize("status", [103, 140, 303, 305])
+def test_bad_luck_is_tried_once_more(chain: Any, inspect: Any, status: int) -> None:
+    assert inspect(status).status == 0
+    assert chain.should_run_process()
+    code = inspect(status)
+    assert code.status == 311
+    assert f"[{status}] as the parser said" in code.message
+
+
+@pytest.mark.parametrize("status", [102, 201, 202, 203, 204, 306])
+def test_the_hopeless_is_handed_on(inspect: Any, status: int) -> None:
+    code = inspect(status)
+    assert code.status == 311
+    assert f"[{status}] as the parser said" in code.message
+
+
+def test_restarts_are_bounded(chain: Any, inspect: Any) -> None:
+    for _ in range(2):
+        assert inspect(410).status == 0
+    assert inspect(410).status == 401
+
+
+def test_success(chain: Any, inspect: Any) -> None:
+    assert inspect(0) is None
+    assert not chain.should_run_process()
