@@ -12,7 +12,7 @@ from aiida import orm
 
 #: One thread and double precision: the same numbers whatever ran before.
 TINY: dict[str, dict[str, Any]] = {
-    "perturb": {"displacement_levels": [1, 2], "strain_levels": 2, "min_atoms": 4},
+    "perturb": {"samples": 6, "displacement_levels": [1, 2], "strain_levels": 2, "min_atoms": 4},
     "train": {
         "cutoff": 3.0,
         "channels": 2,
