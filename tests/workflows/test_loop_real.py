@@ -65,10 +65,10 @@ def test_from_one_diamond_to_new_structures(engine_code: Any, diamond_frames: Fr
     assert results["potential"].elements == ["C"]
 
     # the rounds differ, and the second training began with the first potential
-    seeds = {job.inputs.settings["seed"] for job in jobs if job.process_label == "TrainCalculation"}
-    assert len(seeds) == 2
     trains = [job for job in jobs if job.process_label == "TrainCalculation"]
     trains.sort(key=lambda job: job.pk)
+    first, second = (job.inputs.settings.get_dict().get("seed", 0) for job in trains)
+    assert first != second
     assert "potential" not in trains[0].inputs
     assert trains[1].inputs.potential.uuid == trains[0].outputs.potential.uuid
 
@@ -84,5 +84,5 @@ def test_from_one_diamond_to_new_structures(engine_code: Any, diamond_frames: Fr
     assert replay.is_finished_ok
     assert len(jobs_of(replay)) == 5
     assert all(job.base.caching.is_created_from_cache for job in jobs_of(replay))
-    first = results["scored"]["round_01"].base.caching.compute_hash()
-    assert again["scored"]["round_01"].base.caching.compute_hash() == first
+    hashes = {out["scored"]["round_01"].base.caching.compute_hash() for out in (results, again)}
+    assert len(hashes) == 1
