@@ -9,6 +9,8 @@ import platform
 from pathlib import Path
 from typing import Any
 
+# As the engine does; read when torch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import torch
 
 from aiida_rm import __version__

@@ -55,7 +55,8 @@ def main() -> None:
     trainer = Trainer(frames, parse_settings(TrainSettings, {**knobs["train"], "seed": given.seed}))
     outcome = trainer.run(
         on_epoch=lambda m: print(
-            f"epoch {m['epoch']:.0f}: forces {m['force_error']:.3f}, stress {m['stress_error']:.3f}",
+            f"epoch {m['epoch']:.0f}: force error {m['force_error']:.3f}, "
+            f"stress error {m['stress_error']:.3f}",
             flush=True,
         )
     )

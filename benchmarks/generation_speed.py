@@ -28,7 +28,8 @@ def main() -> None:
     given = arguments(__doc__, starts=64, batch_atoms=1024, steps=200)
     count = 24 if given.quick else given.starts
     frames = perturb(
-        diamond(), PerturbSettings(seed=given.seed, samples=121 if given.quick else 484, min_atoms=8)
+        diamond(),
+        PerturbSettings(seed=given.seed, samples=121 if given.quick else 484, min_atoms=8),
     )
     epochs = 6 if given.quick else 12
     trainer = Trainer(frames, TrainSettings(seed=given.seed, epochs=epochs, batch_atoms=256))

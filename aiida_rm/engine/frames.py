@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from aiida_rm.engine.elements import MAX_NUMBER, SYMBOLS, hill_formula
-from aiida_rm.engine.errors import FramesError
+from aiida_rm.engine.errors import DiskError, FramesError
 
 Array = NDArray[Any]
 
@@ -252,16 +252,26 @@ class Frames:
                 )
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
-        """Write the folder of ``.npy`` files; it appears under its name only when whole."""
+        """Write the folder of ``.npy`` files; it appears under its name only when whole.
+
+        Raises:
+            DiskError: it cannot be written; what was written of it is removed.
+        """
         target = Path(folder)
         temporary = target.with_name(target.name + ".tmp")
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        for name, array in self.to_arrays().items():
-            np.save(temporary / f"{name}.npy", array, allow_pickle=False)
-        if target.exists():
-            shutil.rmtree(target)
-        temporary.replace(target)
+        try:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            for name, array in self.to_arrays().items():
+                np.save(temporary / f"{name}.npy", array, allow_pickle=False)
+            if target.exists():
+                shutil.rmtree(target)
+            temporary.replace(target)
+        except OSError as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise DiskError(
+                f"'{target.name}' could not be written ({error}); free some disk space and rerun"
+            ) from error
         return target
 
     @classmethod

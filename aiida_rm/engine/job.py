@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import math
@@ -89,7 +90,9 @@ class Job:
 
     def close(self) -> None:
         """Nothing more will be measured."""
-        self._metrics.close()
+        # What a full disk did not take is tried again here.
+        with contextlib.suppress(OSError):
+            self._metrics.close()
 
 
 def write_results(

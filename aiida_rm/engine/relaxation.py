@@ -68,7 +68,7 @@ def relax(
     Returns:
         The structures that finished, in the order they came in, with the labels ``energy``,
         ``energy_per_atom``, ``fmax``, ``steps`` and ``status`` (0 converged, 1 out of steps,
-        2 exploded).
+        2 exploded: these come back as they started).
     """
     return _Relaxation(frames, potential, stages, batch_atoms, skin).run(should_stop, on_step)
 
@@ -361,9 +361,16 @@ class _Relaxation:
         positions = batch.positions.double().cpu().numpy()
         cells = batch.cells.double().cpu().numpy()
         for place in torch.nonzero(batch.done)[:, 0].tolist():
-            self.results[int(batch.row[place])] = {
-                "positions": positions[starts[place] : starts[place] + counts[place]].copy(),
-                "cell": cells[place].copy(),
+            row = int(batch.row[place])
+            where = positions[starts[place] : starts[place] + counts[place]]
+            cell = cells[place]
+            if int(batch.status[place]) == EXPLODED:
+                # Its start again: a set holds finite numbers only.
+                start = self.frames[row]
+                where, cell = start.positions, start.cells[0]
+            self.results[row] = {
+                "positions": where.copy(),
+                "cell": cell.copy(),
                 "energy": float(batch.energy[place]),
                 "fmax": float(batch.fmax[place]),
                 "steps": int(batch.steps[place]),

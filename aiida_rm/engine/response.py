@@ -10,6 +10,10 @@ With F = h0^-1 h the stable positions move along with the cell, so
 
     forces = -dE~/dx,      stress = (1/V) dE~/d(strain of x and h together).
 
+Far displaced atoms come nearer to another's place than to their own. With ``match``, x0 is first
+permuted among like atoms and lattice images so that the sum of d^2 is least (linear assignment);
+the energy is that of the atoms' new homes.
+
 v is the core repulsion (potential/core.py), lambda and mu the Lame constants of an isotropic
 solid. The stress therefore holds the springs' virial, sum d d^T / V, besides Hooke's law.
 """
@@ -166,6 +170,13 @@ def _perturb_some(frames: Frames, jobs: list[tuple[int, int]], settings: Perturb
         pairs.append((level, strain))
     bare = Frames.build(numbers, positions, np.stack(cells), np.stack(pbc))
     stable_cells = np.stack(home_cells)
+    if settings.match:
+        homes = [
+            nearest_homes(species, place, cell, home, home_cell, bool(periodic.all()))
+            for species, place, cell, home, home_cell, periodic in zip(
+                numbers, positions, cells, homes, home_cells, pbc, strict=True
+            )
+        ]
     response = fictitious_response(bare, np.concatenate(homes), stable_cells, settings)
     forces = response.forces.numpy()
     levels = np.array([level for level, _ in pairs])
@@ -209,6 +220,45 @@ def _levels(
     rng = np.random.default_rng(np.random.SeedSequence([settings.seed, parent, cycle, 0, 2]))
     level, strain = grid[rng.permutation(len(grid))[place]]
     return float(level), float(strain)
+
+
+def nearest_homes(
+    numbers: NDArray[np.uint8],
+    positions: Array,
+    cell: Array,
+    home: Array,
+    home_cell: Array,
+    periodic: bool,
+) -> Array:
+    """Give every atom the home among like atoms (and images) that makes sum d^2 least.
+
+    Args:
+        numbers: (n,) species.
+        positions: (n, 3) where the atoms are.
+        cell: (3, 3) as it is.
+        home: (n, 3) stable positions, in the stable cell.
+        home_cell: (3, 3) stable cell.
+        periodic: whether lattice images of a home count.
+
+    Returns:
+        (n, 3) stable positions, one for each atom, each taken once.
+    """
+    # Not needed to train or to generate, so not by the rest of the engine.
+    from scipy.optimize import linear_sum_assignment
+
+    carried = home @ np.linalg.solve(home_cell, cell) if periodic else home
+    gaps = positions[:, None] - carried[None]
+    steps = np.arange(-1.0, 2.0) if periodic else np.zeros(1)
+    shifts = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), -1).reshape(-1, 3)
+    # Whole lattice vectors first: then the nearest image is among the 27 around.
+    near = np.round(gaps @ np.linalg.inv(cell)) if periodic else np.zeros_like(gaps)
+    squares = ((gaps[:, :, None] - (near[:, :, None] + shifts) @ cell) ** 2).sum(-1)
+    best = squares.argmin(-1)
+    cost = squares.min(-1)
+    cost[numbers[:, None] != numbers[None]] = 1e12
+    atoms, places = linear_sum_assignment(cost)
+    images = near[atoms, places] + shifts[best[atoms, places]]
+    return np.asarray(home[places] + images @ home_cell)
 
 
 def repeat(

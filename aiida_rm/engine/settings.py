@@ -43,7 +43,7 @@ class PerturbSettings:
         4000, "perturbed structures in all; each structure gets its share, at least one", low=1
     )
     min_atoms: int = knob(
-        1, "periodic structures are repeated until they hold so many atoms", low=1, high=10_000
+        8, "periodic structures are repeated until they hold so many atoms", low=1, high=10_000
     )
     displacement: float = knob(
         0.05, "width of the uniform displacement at level 1", unit="angstrom", low=0, high=10
@@ -62,6 +62,9 @@ class PerturbSettings:
     )
     core_strength: float = knob(1.0, "repulsion of two atoms on one spot", unit="angstrom^2", low=0)
     spring: float = knob(1.0, "spring constant that pulls an atom home", low=1e-6)
+    match: bool = knob(
+        True, "an atom's home is the like one that makes all ways home shortest, not where it was"
+    )
     young_modulus: float = knob(1.0, "Young's modulus of the fictitious cell", low=0)
     poisson_ratio: float = knob(0.3, "Poisson's ratio of the fictitious cell", low=0, high=0.49)
 
@@ -81,7 +84,7 @@ class TrainSettings:
     element_channels: int = knob(
         4, "components of an element's embedding (one element alone needs one)", low=1, high=64
     )
-    epochs: int = knob(100, "passes through the training set", low=1)
+    epochs: int = knob(12, "passes through the training set", low=1)
     batch_atoms: int = knob(320, "atoms in a batch, at most (one structure at least)", low=1)
     learning_rate: float = knob(1e-2, "largest step of Adam", low=1e-8, high=1)
     final_rate: float = knob(0.01, "last step over the largest one (cosine)", low=0, high=1)
@@ -110,7 +113,7 @@ class Stage:
 
     kind: str = knob("fire", "fire: relax; jitter: move atoms at random", choices=STAGE_KINDS)
     cell: str = knob(
-        "shape",
+        "free",
         "fixed: as it is; shape: at constant volume; free: shape and volume (crystals only)",
         choices=CELL_MODES,
     )
@@ -154,7 +157,7 @@ class GenerateSettings:
         low=0,
         high=5,
     )
-    dtype: str = knob("float64", "number format", choices=("float32", "float64"))
+    dtype: str = knob("float32", "number format", choices=("float32", "float64"))
     device: str = knob("auto", "where it runs; auto takes a GPU", choices=("auto", "cpu", "cuda"))
     threads: int = knob(0, "processor threads; 0: as many as torch finds", low=0, high=1024)
 

@@ -13,7 +13,13 @@ from aiida_rm.engine.errors import FramesError
 from aiida_rm.engine.frames import Frames, concatenate
 from aiida_rm.engine.neighbors import build_graph
 from aiida_rm.engine.potential.core import core_energy
-from aiida_rm.engine.response import fictitious_energy, fictitious_response, perturb, repeat
+from aiida_rm.engine.response import (
+    fictitious_energy,
+    fictitious_response,
+    nearest_homes,
+    perturb,
+    repeat,
+)
 from aiida_rm.engine.settings import PerturbSettings
 
 
@@ -186,3 +192,40 @@ def test_half_periodic_structures_are_refused() -> None:
     slab = Frames.build([atoms.numbers], [atoms.positions], [atoms.cell.array], [[1, 1, 0]])
     with pytest.raises(FramesError, match="structure 0 is periodic in only some directions"):
         perturb(slab, PerturbSettings())
+
+
+def test_exchanged_atoms_go_to_the_nearer_home() -> None:
+    """Two like atoms that changed places are at home; an unlike one is not."""
+    numbers = np.array([6, 6, 8], np.uint8)
+    home = np.array([[0.0, 0, 0], [2, 0, 0], [0, 2, 0]])
+    moved = home[[1, 0, 2]] + 0.1
+    found = nearest_homes(numbers, moved, np.zeros((3, 3)), home, np.zeros((3, 3)), False)
+    np.testing.assert_allclose(found, home[[1, 0, 2]])
+    numbers[1] = 8
+    found = nearest_homes(numbers, moved, np.zeros((3, 3)), home, np.zeros((3, 3)), False)
+    assert np.allclose(found[0], home[0])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_homes_are_found_across_cell_borders(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    stable = diamond()
+    cell = stable.cells[0] @ (np.eye(3) + 0.1 * (rng.random((3, 3)) - 0.5))
+    carried = stable.positions @ np.linalg.solve(stable.cells[0], cell)
+    order, images = rng.permutation(8), rng.integers(-2, 3, (8, 3))
+    positions = carried[order] + images @ cell + rng.normal(scale=0.1, size=(8, 3))
+    found = nearest_homes(stable.numbers, positions, cell, stable.positions, stable.cells[0], True)
+    np.testing.assert_allclose(found, stable.positions[order] + images @ stable.cells[0], atol=1e-9)
+
+
+def test_matching_shortens_far_displacements_and_leaves_near_ones() -> None:
+    def energies_of(level: float, *, match: bool) -> np.ndarray:
+        settings = PerturbSettings(
+            samples=20, displacement_levels=(level,), strain_levels=1, core_strength=0, match=match
+        )
+        return perturb(diamond(), settings).structure["energy"]
+
+    np.testing.assert_array_equal(energies_of(4.0, match=True), energies_of(4.0, match=False))
+    far, plain = energies_of(40.0, match=True), energies_of(40.0, match=False)
+    assert (far <= plain + 1e-9).all()
+    assert far.mean() < 0.9 * plain.mean()

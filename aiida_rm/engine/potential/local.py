@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor, nn
+from torch_geometric.utils import to_dense_batch
 
 from aiida_rm.engine.elements import MAX_NUMBER
 from aiida_rm.engine.potential.harmonics import gaunt, solid_harmonics, triples
@@ -125,12 +126,8 @@ class LocalNetwork(nn.Module):
         directions = vectors / torch.sqrt(squares + SOFTENING**2)[:, None]
         angular = solid_harmonics(directions, self.shape.l_max)
         # Padded to the atom with most neighbours, the sum is one batched matrix product.
-        counts = torch.bincount(centre, minlength=atoms)
-        width = int(counts.max()) if len(centre) else 0
-        starts = torch.cumsum(counts, 0) - counts
-        slots = torch.arange(len(centre), device=centre.device) - starts[centre] + centre * width
-        left = _pad(radial, slots, atoms, width)
-        right = _pad(angular, slots, atoms, width)
+        padded, _ = to_dense_batch(torch.cat([radial, angular], -1), centre, batch_size=atoms)
+        left, right = padded.split([radial.shape[1], angular.shape[1]], -1)
         return torch.bmm(left.transpose(1, 2), right)
 
     def radial(self, distances: Tensor) -> Tensor:
@@ -154,9 +151,3 @@ class LocalNetwork(nn.Module):
         features = self.features(vectors, edge_index, numbers)
         self.feature_mean.copy_(features.mean(0))
         self.feature_scale.copy_(1.0 / (features.std(0, unbiased=False) + 1e-3))
-
-
-def _pad(values: Tensor, slots: Tensor, atoms: int, width: int) -> Tensor:
-    """(E, F) to (A, width, F), zeros where an atom has fewer neighbours."""
-    padded = values.new_zeros((atoms * width, values.shape[1]))
-    return padded.index_copy(0, slots, values).view(atoms, width, values.shape[1])

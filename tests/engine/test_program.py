@@ -1,0 +1,300 @@
+"""The program as a job calls it: real processes, real files, and what people get wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from aiida_rm.engine import files
+from aiida_rm.engine.__main__ import main
+from aiida_rm.engine.frames import Frames
+from aiida_rm.engine.potential import Potential
+
+PERTURB = {"samples": 40, "seed": 1}
+TRAIN = {
+    "epochs": 3,
+    "cutoff": 3.2,
+    "channels": 3,
+    "radial": 4,
+    "l_max": 1,
+    "hidden": [6],
+    "threads": 1,
+}
+GENERATE = {
+    "n_structures": 6,
+    "n_atoms": [2, 3],
+    "threads": 1,
+    "stages": [{"cell": "shape", "max_steps": 15}],
+}
+
+
+def prepare(folder: Path, task: str, settings: dict[str, Any], **run: Any) -> Path:
+    folder.mkdir(exist_ok=True)
+    content = {"schema": 1, "task": task, "settings": settings, "run": run}
+    (folder / files.SETTINGS).write_text(json.dumps(content))
+    return folder / files.SETTINGS
+
+
+def results(folder: Path) -> dict[str, Any]:
+    return dict(json.loads((folder / files.RESULTS).read_text()))
+
+
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / files.METRICS).read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory: pytest.TempPathFactory, diamond_frames: Frames) -> Path:
+    """All four tasks, one after the other, each in its folder."""
+    top = tmp_path_factory.mktemp("chain")
+    perturb, train, generate, score = (top / task for task in files.TASKS)
+    file = prepare(perturb, "perturb", PERTURB)
+    diamond_frames.save(perturb / files.INPUT_FRAMES)
+    assert main(["perturb", str(file)]) == 0
+    file = prepare(train, "train", TRAIN)
+    shutil.copytree(perturb / files.OUTPUT_FRAMES, train / files.INPUT_FRAMES)
+    assert main(["train", str(file)]) == 0
+    file = prepare(generate, "generate", GENERATE)
+    shutil.copy(train / files.OUTPUT_POTENTIAL, generate / files.INPUT_POTENTIAL)
+    assert main(["generate", str(file)]) == 0
+    file = prepare(score, "score", {"processes": 1})
+    shutil.copytree(generate / files.OUTPUT_FRAMES, score / files.INPUT_FRAMES)
+    diamond_frames.save(score / files.KNOWN_FRAMES)
+    assert main(["score", str(file)]) == 0
+    return top
+
+
+def test_every_task_leaves_results_metrics_and_its_output(chain: Path) -> None:
+    for task in files.TASKS:
+        found = results(chain / task)
+        assert (found["task"], found["status"], found["error"]) == (task, "finished", None)
+        assert found["engine"]["torch"]
+        assert metrics(chain / task)
+        assert not list((chain / task).glob("*.tmp"))
+    assert results(chain / "perturb")["summary"]["n_structures"] == 40
+    assert results(chain / "train")["summary"]["epochs"] == 3
+    assert [line["epoch"] for line in metrics(chain / "train")] == [1, 2, 3]
+    assert not (chain / "train" / files.OUTPUT_STATE).exists()
+    summary = results(chain / "generate")["summary"]
+    assert summary["n_structures"] == 6
+    assert summary["converged"] + summary["unconverged"] + summary["exploded"] == 6
+    scored = Frames.load(chain / "score" / files.OUTPUT_FRAMES)
+    assert {"valid", "energy_per_atom", "match", "index"} <= set(scored.structure)
+
+
+def test_a_second_run_gives_the_same_bytes(chain: Path, tmp_path: Path) -> None:
+    """In a fresh process, from the installed program."""
+    again = tmp_path / "train"
+    shutil.copytree(chain / "train", again)
+    (again / files.OUTPUT_POTENTIAL).unlink()
+    command = [sys.executable, "-m", "aiida_rm.engine", "train", str(again / files.SETTINGS)]
+    subprocess.run(command, check=True, capture_output=True)
+    first = (chain / "train" / files.OUTPUT_POTENTIAL).read_bytes()
+    assert (again / files.OUTPUT_POTENTIAL).read_bytes() == first
+
+
+def test_walltime_and_resume(chain: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "train"
+    file = prepare(folder, "train", TRAIN, walltime_seconds=1e-3)
+    shutil.copytree(chain / "train" / files.INPUT_FRAMES, folder / files.INPUT_FRAMES)
+    segments = 0
+    while True:
+        assert main(["train", str(file)]) == 0
+        segments += 1
+        if results(folder)["status"] == "finished":
+            break
+        assert results(folder)["stop_reason"] == "walltime"
+        assert Potential.load(folder / files.OUTPUT_POTENTIAL).elements == ("C",)
+        (folder / files.OUTPUT_STATE).replace(folder / files.INPUT_STATE)
+        if segments == 2:
+            file = prepare(folder, "train", TRAIN)
+    assert segments == 3
+    assert [line["epoch"] for line in metrics(folder)] == [1, 2, 3]
+    whole = (chain / "train" / files.OUTPUT_POTENTIAL).read_bytes()
+    assert (folder / files.OUTPUT_POTENTIAL).read_bytes() == whole
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_ends_in_order(chain: Path, tmp_path: Path, number: signal.Signals) -> None:
+    folder = tmp_path / "train"
+    file = prepare(folder, "train", {**TRAIN, "epochs": 100_000})
+    shutil.copytree(chain / "train" / files.INPUT_FRAMES, folder / files.INPUT_FRAMES)
+    command = [sys.executable, "-m", "aiida_rm.engine", "train", str(file)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            lines = folder / files.METRICS
+            if lines.exists() and lines.stat().st_size:
+                break
+            time.sleep(0.1)
+        process.send_signal(number)
+        assert process.wait(60) == 0
+    assert results(folder)["stop_reason"] == "signal"
+    assert (folder / files.OUTPUT_STATE).exists()
+
+
+def test_killed_without_warning_leaves_a_valid_checkpoint(chain: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "train"
+    file = prepare(folder, "train", {**TRAIN, "epochs": 100_000, "checkpoint_seconds": 0})
+    shutil.copytree(chain / "train" / files.INPUT_FRAMES, folder / files.INPUT_FRAMES)
+    command = [sys.executable, "-m", "aiida_rm.engine", "train", str(file)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and not (folder / files.OUTPUT_STATE).exists():
+            time.sleep(0.05)
+        process.kill()
+    assert not (folder / files.RESULTS).exists()
+    (folder / files.OUTPUT_STATE).replace(folder / files.INPUT_STATE)
+    prepare(folder, "train", {**TRAIN, "epochs": 100_000}, walltime_seconds=0.5)
+    assert main(["train", str(file)]) == 0
+    assert results(folder)["stop_reason"] == "walltime"
+
+
+def test_job_ranges_of_one_seed_make_the_whole(chain: Path, tmp_path: Path) -> None:
+    parts = []
+    for name, first in (("a", 0), ("b", 3)):
+        folder = tmp_path / name
+        file = prepare(folder, "generate", {**GENERATE, "n_structures": 3, "first_index": first})
+        shutil.copy(chain / "train" / files.OUTPUT_POTENTIAL, folder / files.INPUT_POTENTIAL)
+        assert main(["generate", str(file)]) == 0
+        parts.append(Frames.load(folder / files.OUTPUT_FRAMES))
+    whole = Frames.load(chain / "generate" / files.OUTPUT_FRAMES)
+    assert [*parts[0].structure["index"], *parts[1].structure["index"]] == list(range(6))
+    both = np.concatenate([part.positions for part in parts])
+    np.testing.assert_allclose(both, whole.positions, atol=1e-4)
+
+
+def bad(folder: Path, task: str, chain: Path) -> Path:
+    """A good job of the task, to be spoilt."""
+    shutil.copytree(chain / task, folder)
+    (folder / files.RESULTS).unlink()
+    return folder
+
+
+def spoil_settings(folder: Path, **knobs: Any) -> None:
+    content = json.loads((folder / files.SETTINGS).read_text())
+    content["settings"].update(knobs)
+    (folder / files.SETTINGS).write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("task", "spoil", "code", "words"),
+    [
+        ("train", lambda f: spoil_settings(f, epoch=3), "bad_settings", "did you mean 'epochs'"),
+        ("train", lambda f: spoil_settings(f, epochs=0), "bad_settings", "at least 1"),
+        ("train", lambda f: (f / files.SETTINGS).write_text("{"), "bad_settings", "as JSON"),
+        ("train", lambda f: (f / files.SETTINGS).unlink(), "bad_settings", "cannot be read"),
+        ("train", lambda f: shutil.rmtree(f / files.INPUT_FRAMES), "bad_frames", "not a folder"),
+        (
+            "train",
+            lambda f: (f / files.INPUT_FRAMES / "atom_force.npy").unlink(),
+            "bad_frames",
+            "run perturb",
+        ),
+        (
+            "train",
+            lambda f: (f / files.INPUT_FRAMES / "cells.npy").write_bytes(b"junk"),
+            "bad_frames",
+            "cells.npy",
+        ),
+        (
+            "train",
+            lambda f: (f / files.INPUT_STATE).write_bytes(b"\x80\x04junk"),
+            "bad_state",
+            "training_state",
+        ),
+        (
+            "generate",
+            lambda f: (f / files.INPUT_POTENTIAL).write_bytes(b""),
+            "bad_potential",
+            "damaged",
+        ),
+        (
+            "generate",
+            lambda f: spoil_settings(f, formulas=["Si2"]),
+            "bad_potential",
+            "never saw Si",
+        ),
+        (
+            "generate",
+            lambda f: spoil_settings(f, volume_scale=[0.05, 0.05]),
+            "bad_search",
+            "do not fit",
+        ),
+        ("generate", lambda f: spoil_settings(f, device="cuda"), "bad_settings", "sees no GPU"),
+        ("score", lambda f: shutil.rmtree(f / files.INPUT_FRAMES), "bad_frames", "not a folder"),
+    ],
+)
+def test_bad_input_is_told_in_the_results(
+    chain: Path,
+    tmp_path: Path,
+    task: str,
+    spoil: Any,
+    code: str,
+    words: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = bad(tmp_path / task, task, chain)
+    spoil(folder)
+    assert main([task, str(folder / files.SETTINGS)]) == 1
+    found = results(folder)
+    assert found["status"] == "failed"
+    assert found["error"]["code"] == code
+    assert words in found["error"]["message"]
+    said = capsys.readouterr().err
+    assert words in said
+    assert "Traceback" not in said
+
+
+def test_settings_of_another_task_are_refused(chain: Path, tmp_path: Path) -> None:
+    folder = bad(tmp_path / "x", "train", chain)
+    assert main(["perturb", str(folder / files.SETTINGS)]) == 1
+    assert "is for the task 'train'" in results(folder)["error"]["message"]
+
+
+def test_called_wrongly(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["tarin"])
+    assert stop.value.code == 2
+    assert "invalid choice" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_told(chain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = bad(tmp_path / "p", "perturb", chain)
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "save", full)
+    assert main(["perturb", str(folder / files.SETTINGS)]) == 1
+    found = results(folder)
+    assert found["error"]["code"] == "disk"
+    assert "free some disk space" in found["error"]["message"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
+def test_a_really_full_disk(chain: Path, tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=40k", "tmpfs", str(small)], check=False
+    )
+    if mounted.returncode:
+        pytest.skip("cannot mount a tmpfs here")
+    try:
+        file = prepare(small / "p", "perturb", {"samples": 2000})
+        shutil.copytree(chain / "perturb" / files.INPUT_FRAMES, small / "p" / files.INPUT_FRAMES)
+        assert main(["perturb", str(file)]) == 1
+        assert results(small / "p")["error"]["code"] == "disk"
+    finally:
+        subprocess.run(["umount", "--lazy", str(small)], check=True)
