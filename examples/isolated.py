@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sysconfig
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ def open_profile(console: Console) -> Any:
     FOLDER.mkdir(exist_ok=True)
     # Before AiiDA is imported: it reads the variable then.
     os.environ["AIIDA_PATH"] = str(FOLDER)
-    import warnings
-
+    # AiiDA's database layer tells, at every node, how it saves it; harmless, and not for a user.
+    warnings.filterwarnings("ignore", message="Object of type .* not in session")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from aiida.manage.configuration import create_profile, get_config, load_profile

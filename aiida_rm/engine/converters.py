@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from aiida_rm.engine.cells import complete_cell
 from aiida_rm.engine.elements import MAX_NUMBER
 from aiida_rm.engine.errors import FramesError
-from aiida_rm.engine.frames import Frames, complete_cell, concatenate
+from aiida_rm.engine.frames import Frames, concatenate
 
 #: What names a structure, in ``atoms.info`` or ``structure.properties``; becomes a label.
 _NAMES = ("name", "id")

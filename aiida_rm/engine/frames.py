@@ -19,16 +19,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from aiida_rm.engine.cells import complete_cell, shortest_distance
 from aiida_rm.engine.elements import MAX_NUMBER, SYMBOLS, hill_formula
 from aiida_rm.engine.errors import DiskError, FramesError
+from aiida_rm.engine.npy import read_array
 
 Array = NDArray[Any]
 
 STRUCTURE_PREFIX = "structure_"
 ATOM_PREFIX = "atom_"
 _CORE = ("numbers", "positions", "cells", "pbc", "ptr")
-#: How every .npy file begins.
-_MAGIC = b"\x93NUMPY"
 _LABEL = re.compile(r"[A-Za-z][A-Za-z0-9_]*\Z")
 #: Kinds of array a label may have: bool, signed, unsigned, float, unicode. Never objects.
 _KINDS = "biufU"
@@ -239,12 +239,20 @@ class Frames:
         if min_distance > 0:
             self._check_distances(min_distance)
 
+    def minimum_distance(self, index: int, limit: float = np.inf) -> float:
+        """Shortest distance in one structure, in angstrom; see :func:`cells.shortest_distance`."""
+        atoms = slice(self.ptr[index], self.ptr[index + 1])
+        positions = np.asarray(self.positions[atoms])
+        return shortest_distance(
+            positions, np.asarray(self.cells[index]), np.asarray(self.pbc[index]), limit
+        )
+
     def _owner(self, atom: int) -> int:
         return int(np.searchsorted(self.ptr, atom, side="right") - 1)
 
     def _check_distances(self, min_distance: float) -> None:
         for index in range(len(self)):
-            distance = minimum_distance(self, index, min_distance)
+            distance = self.minimum_distance(index, min_distance)
             if distance < min_distance:
                 raise FramesError(
                     f"structure {index} ({self.formula(index)}) has two atoms {distance:.3f} A "
@@ -286,7 +294,7 @@ class Frames:
             raise FramesError(f"'{path.name}' is not a folder of frames")
         arrays: dict[str, Array] = {}
         for file in sorted(path.glob("*.npy")):
-            arrays[file.stem] = _read_array(file, mmap)
+            arrays[file.stem] = read_array(file, mmap)
         return cls.from_arrays(arrays)
 
     def to_arrays(self) -> dict[str, Array]:
@@ -346,57 +354,6 @@ def concatenate(parts: Sequence[Frames]) -> Frames:
     )
 
 
-def minimum_distance(frames: Frames, index: int, limit: float = np.inf) -> float:
-    """Shortest distance in one structure, in angstrom, an atom's own images included.
-
-    Args:
-        frames: the set.
-        index: which structure.
-        limit: distances from here on need not be told apart; a small one is quicker.
-
-    Returns:
-        The distance, or infinity for a lone atom without images (or nothing below ``limit``).
-    """
-    start, end = frames.ptr[index], frames.ptr[index + 1]
-    positions = np.asarray(frames.positions[start:end])
-    cell, pbc = np.asarray(frames.cells[index]), np.asarray(frames.pbc[index])
-    if not pbc.any():
-        shifts = np.zeros((1, 3))
-    else:
-        # An upper bound of the answer: the shortest periodic lattice vector.
-        reach = min(limit, float(np.linalg.norm(cell[pbc], axis=1).min()) * (1 + 1e-9))
-        frame = complete_cell(cell, pbc)
-        heights = 1.0 / np.linalg.norm(np.linalg.inv(frame), axis=0)
-        fractional = positions @ np.linalg.inv(frame)
-        fractional[:, pbc] -= np.floor(fractional[:, pbc])
-        positions = fractional @ frame
-        reaches = np.where(pbc, np.ceil(reach / heights) + 1, 0).astype(int)
-        grid = np.stack(np.meshgrid(*[np.arange(-r, r + 1) for r in reaches], indexing="ij"), -1)
-        shifts = grid.reshape(-1, 3) @ frame
-    best = np.inf
-    for shift in shifts:
-        gaps = positions[None, :, :] + shift - positions[:, None, :]
-        distances = np.sqrt((gaps**2).sum(axis=-1))
-        if not shift.any():
-            np.fill_diagonal(distances, np.inf)
-        best = min(best, float(distances.min(initial=np.inf)))
-    return best
-
-
-def complete_cell(cell: Array, pbc: Array) -> Array:
-    """(3, 3) the cell with its non-periodic directions replaced by unit vectors normal to it."""
-    full = np.array(cell, float)
-    full[~np.asarray(pbc)] = 0.0
-    if np.all(pbc):
-        return full
-    # Singular values fall, so the last directions are those that no periodic vector spans.
-    spare_axes = np.flatnonzero(~np.asarray(pbc))
-    directions = np.linalg.svd(full)[2]
-    for axis, direction in zip(spare_axes, directions[3 - len(spare_axes) :], strict=True):
-        full[axis] = direction
-    return full
-
-
 def _join_labels(parts: Sequence[dict[str, Array]]) -> dict[str, Array]:
     shared = [name for name in parts[0] if all(name in part for part in parts)]
     joined = {}
@@ -406,25 +363,6 @@ def _join_labels(parts: Sequence[dict[str, Array]]) -> dict[str, Array]:
         except ValueError as error:
             raise FramesError(f"the label '{name}' differs in shape between the parts") from error
     return joined
-
-
-def _read_array(file: Path, mmap: bool) -> Array:
-    if file.is_symlink():
-        raise FramesError(f"'{file.name}' is a link; frames hold plain files")
-    try:
-        with file.open("rb") as stream:
-            # numpy would also open archives under this name.
-            if stream.read(len(_MAGIC)) != _MAGIC:
-                raise FramesError(f"'{file.name}' cannot be read as an array: it is none")
-        if mmap and file.stat().st_size > 0:
-            try:
-                return np.load(file, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
-            except ValueError as error:
-                if "empty" not in str(error):
-                    raise
-        return np.load(file, allow_pickle=False)  # type: ignore[no-any-return]
-    except (ValueError, OSError, EOFError, SyntaxError, MemoryError, OverflowError) as error:
-        raise FramesError(f"'{file.name}' cannot be read as an array: {error}") from error
 
 
 def _check_shapes(frames: Frames) -> None:

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aiida_rm.engine.frames import Frames, complete_cell
+from aiida_rm.engine.cells import complete_cell
+from aiida_rm.engine.frames import Frames
 
 #: Candidate pairs looked at in one go; bounds the memory at about 100 bytes each.
 _CHUNK = 4_000_000

@@ -10,8 +10,9 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from aiida_rm.engine.cells import complete_cell
 from aiida_rm.engine.errors import FramesError
-from aiida_rm.engine.frames import Frames, complete_cell, concatenate, minimum_distance
+from aiida_rm.engine.frames import Frames, concatenate
 
 
 def random_frames(seed: int, counts: list[int]) -> Frames:
@@ -406,24 +407,24 @@ class TestMinimumDistance:
             cell = np.diag(rng.uniform(2.0, 4.0, 3))
         atoms = Atoms("C" * count, rng.uniform(-2, 3, (count, 3)) @ cell, cell=cell, pbc=pbc)
         frames = Frames.build([[6] * count], [atoms.positions], [cell], [pbc])
-        found = minimum_distance(frames, 0)
+        found = frames.minimum_distance(0)
         expected = neighbor_list("d", atoms, 12.0).min(initial=np.inf)
         if np.isfinite(expected):
             assert found == pytest.approx(expected, abs=1e-9)
-        assert minimum_distance(frames, 0, 1.0) == pytest.approx(found) or found >= 1.0
+        assert frames.minimum_distance(0, 1.0) == pytest.approx(found) or found >= 1.0
 
     def test_the_shortest_image_need_not_be_an_edge(self) -> None:
         # a and b are long, their difference is short.
         cell = np.array([[5.0, 0, 0], [5.2, 0.8, 0], [0, 0, 6.0]])
         frames = Frames.build([[6]], [[[0.1, 0.2, 0.3]]], [cell])
-        assert minimum_distance(frames, 0) == pytest.approx(np.hypot(0.2, 0.8))
+        assert frames.minimum_distance(0) == pytest.approx(np.hypot(0.2, 0.8))
 
     def test_lone_atom(self) -> None:
-        assert np.isinf(minimum_distance(Frames.build([[6]], [[[0, 0, 0]]]), 0))
+        assert np.isinf(Frames.build([[6]], [[[0, 0, 0]]]).minimum_distance(0))
 
     def test_second_structure(self) -> None:
         frames = Frames.build([[6], [6, 6]], [np.zeros((1, 3)), [[0, 0, 0], [0, 3.0, 4.0]]])
-        assert minimum_distance(frames, 1) == pytest.approx(5.0)
+        assert frames.minimum_distance(1) == pytest.approx(5.0)
 
 
 class TestCompleteCell:

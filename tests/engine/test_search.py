@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from aiida_rm.engine.errors import PotentialError, SearchError
-from aiida_rm.engine.frames import minimum_distance
 from aiida_rm.engine.search import check_search, random_starts
 from aiida_rm.engine.settings import GenerateSettings
 
@@ -31,7 +30,7 @@ def test_crystals_keep_distance_volume_and_shape() -> None:
     starts, impossible = random_starts(range(40), SETTINGS, SHARES, VOLUMES)
     assert impossible == []
     for index in range(len(starts)):
-        assert minimum_distance(starts, index) >= 0.9
+        assert starts.minimum_distance(index) >= 0.9
     wanted = np.bincount(starts.batch, np.where(starts.numbers == 6, 5.0, 9.0))
     ratio = starts.volumes / wanted
     assert ratio.min() >= 0.9
@@ -48,7 +47,7 @@ def test_formulas_and_molecules() -> None:
     starts, _ = random_starts(range(20), settings, {}, {})
     assert set(starts.formulas()) == {"C2H6O", "CO2"}
     assert not starts.pbc.any()
-    assert all(minimum_distance(starts, i) >= 0.9 for i in range(20))
+    assert all(starts.minimum_distance(i) >= 0.9 for i in range(20))
     assert (starts.positions <= [10, 5, 5]).all()
     assert (starts.positions >= 0).all()
 
@@ -57,7 +56,7 @@ def test_dense_starts_still_come_out() -> None:
     settings = replace(SETTINGS, n_atoms=(12,), volume_scale=(0.9, 0.9), min_distance=1.2)
     starts, impossible = random_starts(range(10), settings, {"C": 1.0}, {"C": 5.67})
     assert len(starts) + len(impossible) == 10
-    assert all(minimum_distance(starts, i) >= 1.2 for i in range(len(starts)))
+    assert all(starts.minimum_distance(i) >= 1.2 for i in range(len(starts)))
 
 
 @pytest.mark.parametrize(

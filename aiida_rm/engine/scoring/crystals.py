@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from aiida_rm.engine.cells import complete_cell
 from aiida_rm.engine.converters import to_pymatgen
-from aiida_rm.engine.frames import Frames, complete_cell
+from aiida_rm.engine.frames import Frames
 
 #: Empty space around what is not periodic in all directions, in angstrom.
 _VACUUM = 15.0

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aiida_rm.engine.cells import complete_cell
 from aiida_rm.engine.elements import MAX_NUMBER
-from aiida_rm.engine.frames import Frames, complete_cell, minimum_distance
+from aiida_rm.engine.frames import Frames
 
 Array = NDArray[Any]
 
@@ -76,7 +77,7 @@ def measure(
         return nothing
     nearest = float(pairs.distances.min(initial=np.inf))
     if np.isinf(nearest):
-        nearest = minimum_distance(frames, index)
+        nearest = frames.minimum_distance(index)
     bonds = pairs.centers[pairs.distances < bond_length]
     volume = abs(float(np.linalg.det(cell))) if pbc.all() else np.nan
     return Geometry(

@@ -2,7 +2,9 @@
 
 Cell parameters are in angstrom and degrees, coordinates in the standard settings of the
 International Tables (origin choice 1). Recognition scales volumes away, so what counts is the
-shape. The tests hold every entry to its space group, its coordination and its bond lengths.
+shape. ``source`` is the work that a structure is known from; the numbers here are rounded or
+idealised, and all that is claimed of them is what the tests hold every entry to: its space group,
+its coordination and its bond lengths.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ class Prototype:
         cell: a, b, c, alpha, beta, gamma.
         sites: fractional coordinates of the inequivalent atoms.
         coordination: neighbours of every atom.
-        source: where the parameters come from.
+        source: the work that it is known from.
     """
 
     name: str
