@@ -64,6 +64,7 @@ class EngineCalculation(CalcJob):
         options["parser_name"].default = f"rm.{cls.TASK}"
         options["withmpi"].default = False
         options["resources"].default = lambda: {"num_machines": 1, "num_mpiprocs_per_machine": 1}
+        options["max_wallclock_seconds"].validator = _check_walltime
         spec.inputs.validator = cls._validate_inputs
         spec.output(
             "results",
@@ -135,6 +136,12 @@ class EngineCalculation(CalcJob):
         info.retrieve_list = [files.RESULTS, files.METRICS, files.STDOUT, files.STDERR]
         info.retrieve_temporary_list = list(self.TEMPORARY)
         return info
+
+
+def _check_walltime(value: int | None, _: Any) -> str | None:
+    if value is not None and value < 1:
+        return f"`max_wallclock_seconds` is {value}, must be at least 1; leave it out for no limit"
+    return None
 
 
 def _define_exit_codes(spec: CalcJobProcessSpec) -> None:

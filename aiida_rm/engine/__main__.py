@@ -7,6 +7,7 @@ reason in results.json; 2 called wrongly.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import os
 import sys
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001 - a job must always say why it ended
         known = _recognise(error)
         if known is None:
-            traceback.print_exc()
+            _say(traceback.format_exc().rstrip())
             return _fail(folder, chosen.task, "internal", f"{type(error).__name__}: {error}", began)
         return _fail(folder, chosen.task, known.code, str(known), began)
     return 0
@@ -72,7 +73,7 @@ def _run(settings_file: Path, task: str) -> None:
 
 
 def _fail(folder: Path, task: str, code: str, message: str, began: float) -> int:
-    print(f"aiida-rm-engine: {message}", file=sys.stderr, flush=True)
+    _say(f"aiida-rm-engine: {message}")
     try:
         write_results(
             folder,
@@ -82,8 +83,14 @@ def _fail(folder: Path, task: str, code: str, message: str, began: float) -> int
             seconds=time.monotonic() - began,
         )
     except DiskError as problem:
-        print(f"aiida-rm-engine: {problem}", file=sys.stderr, flush=True)
+        _say(f"aiida-rm-engine: {problem}")
     return 1
+
+
+def _say(message: str) -> None:
+    # On a full disk the error stream fails as well; results.json may still find room.
+    with contextlib.suppress(OSError):
+        print(message, file=sys.stderr, flush=True)
 
 
 def _recognise(error: Exception) -> EngineError | None:

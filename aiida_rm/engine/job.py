@@ -19,6 +19,8 @@ from aiida_rm.engine.settings import SETTINGS, Settings, parse_settings
 
 #: A settings file is small; more is not one.
 _MAX_SETTINGS_BYTES = 10_000_000
+#: Held from the beginning, so that a disk that fills up later leaves room to say so.
+_RESERVED_BYTES = 16 * 1024
 
 
 class Job:
@@ -35,6 +37,7 @@ class Job:
 
         Raises:
             SettingsError: it is missing, not JSON, for another task, or holds bad values.
+            DiskError: there is no room to say anything.
         """
         self.began = time.monotonic()
         self.folder = settings_file.resolve().parent
@@ -49,6 +52,10 @@ class Job:
             raise SettingsError(f"'run.walltime_seconds' must be above 0, is {walltime!r}")
         self.walltime: float | None = walltime
         self._metrics = (self.folder / METRICS).open("w", encoding="utf-8", buffering=1)
+        try:
+            _temporary(self.folder).write_bytes(b" " * _RESERVED_BYTES)
+        except OSError as error:
+            raise DiskError(f"the disk is full already ({error}); free some space") from error
 
     def path(self, name: str) -> Path:
         """A file or folder of the job."""
@@ -85,7 +92,7 @@ class Job:
         try:
             self._metrics.write(json.dumps(finite(values), sort_keys=True) + "\n")
         except OSError as error:
-            if error.errno != errno.ENOSPC:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
 
     def close(self) -> None:
@@ -121,13 +128,20 @@ def write_results(
         "wall_seconds": round(seconds, 3),
         "summary": summary or {},
     }
-    target = folder / RESULTS
-    temporary = target.with_name(target.name + ".tmp")
+    text = json.dumps(finite(content), indent=1, sort_keys=True) + "\n"
+    temporary = _temporary(folder)
     try:
-        temporary.write_text(json.dumps(finite(content), indent=1, sort_keys=True) + "\n")
-        temporary.replace(target)
+        # In place of the reserved room, which a new file would first give up.
+        with temporary.open("r+b" if temporary.exists() else "wb") as handle:
+            handle.write(text.encode())
+            handle.truncate()
+        temporary.replace(folder / RESULTS)
     except OSError as problem:
         raise DiskError(f"'{RESULTS}' could not be written: {problem}") from problem
+
+
+def _temporary(folder: Path) -> Path:
+    return folder / f"{RESULTS}.tmp"
 
 
 def finite(value: Any) -> Any:

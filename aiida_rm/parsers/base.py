@@ -34,6 +34,8 @@ _NOT_FOUND = (
     "permission denied",
     "executable file not found",
 )
+#: A package that the engine needs is absent or broken.
+_NO_IMPORT = ("ModuleNotFoundError", "ImportError")
 _NO_SPACE = ("no space left on device", "disk quota exceeded")
 _NO_MEMORY = (
     "out of memory",
@@ -132,6 +134,8 @@ class EngineParser(Parser):
 
     def _failed(self, results: dict[str, Any]) -> ExitCode:
         error = results["error"]
+        if error["code"] == "internal" and error["message"].startswith(_NO_IMPORT):
+            return self._not_found(error["message"].strip().rstrip("."))
         label = EXIT_CODE_OF_ERROR.get(error["code"], "ERROR_ENGINE_DIED")
         return self.exit(label, message=error["message"].strip().rstrip(".") or error["code"])
 
@@ -167,13 +171,17 @@ class EngineParser(Parser):
         return self._died(errors)
 
     def _died(self, errors: str) -> ExitCode:
-        line = _mentions(errors, _NOT_FOUND)
-        if line:
-            computer = self.node.computer.label if self.node.computer else "the computer"
-            return self.exit("ERROR_ENGINE_NOT_FOUND", computer=computer, message=line)
         last = [line.strip() for line in errors.splitlines() if line.strip()][-1:]
-        message = last[0][:200] if last else "its error stream is empty"
+        # The engine opens this file before anything else.
+        if files.METRICS not in self.retrieved.base.repository.list_object_names():
+            line = _mentions(errors, _NOT_FOUND) or (last[0][:200] if last else "")
+            return self._not_found(line or "the program said nothing, so it may be another one")
+        message = last[0][:200] if last else "it was killed, or the disk is full"
         return self.exit("ERROR_ENGINE_DIED", message=message)
+
+    def _not_found(self, message: str) -> ExitCode:
+        computer = self.node.computer.label if self.node.computer else "the computer"
+        return self.exit("ERROR_ENGINE_NOT_FOUND", computer=computer, message=message)
 
     def _errors(self) -> str:
         """The error streams of the engine and of the scheduler."""

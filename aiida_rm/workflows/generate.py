@@ -19,8 +19,8 @@ from aiida_rm.workflows.protocols import ProtocolMixin, merge
 MAX_JOBS = 1000
 #: Each job may fail so often before its structures are given up.
 MAX_TRIES = 2
-#: Bad input and an impossible search end alike however often one tries.
-HOPELESS = (201, 202, 203, 204, 205)
+#: No engine, bad input and an impossible search end alike however often one tries.
+HOPELESS = (102, 201, 202, 203, 204, 205)
 
 
 class GenerateWorkChain(CleaningMixin, ProtocolMixin, WorkChain):

@@ -101,21 +101,21 @@ class LocalNetwork(nn.Module):
     def features(self, vectors: Tensor, edge_index: Tensor, numbers: Tensor) -> Tensor:
         """(A, F) invariants of the surroundings of each atom, not yet standardised."""
         density = self.density(vectors, edge_index, numbers) * self.density_scale
+        # Large products of matrices, never many tiny ones: (A m, k n) times (k n, c).
         blocks = [
-            torch.matmul(self.mix[ell].T, density[..., ell**2 : (ell + 1) ** 2])
+            torch.matmul(density[:, ell**2 : (ell + 1) ** 2], self.mix[ell]).transpose(1, 2)
             for ell in range(self.shape.l_max + 1)
         ]
         invariants = [blocks[0][..., 0]]
         invariants += [block.square().sum(-1) for block in blocks[1:]]
         for (i, j, k), coefficients in zip(self.couplings, self.coefficients, strict=True):
             tensor = torch.as_tensor(coefficients).to(density)
-            pair = torch.einsum("ncx,xyz->ncyz", blocks[i], tensor)
-            single = torch.matmul(blocks[j][:, :, None, :], pair)[:, :, 0]
-            invariants.append((single * blocks[k]).sum(-1))
+            pair = (blocks[i][..., :, None] * blocks[j][..., None, :]).flatten(-2)
+            invariants.append((torch.matmul(pair, tensor.flatten(0, 1)) * blocks[k]).sum(-1))
         return torch.cat(invariants, -1)
 
     def density(self, vectors: Tensor, edge_index: Tensor, numbers: Tensor) -> Tensor:
-        """(A, k n, m): sum over neighbours of element x radial function x harmonic."""
+        """(A, m, k n): sum over neighbours of harmonic x element x radial function."""
         atoms = len(numbers)
         centre, neighbour = edge_index[0], edge_index[1]
         squares = vectors.square().sum(-1)
@@ -128,7 +128,7 @@ class LocalNetwork(nn.Module):
         # Padded to the atom with most neighbours, the sum is one batched matrix product.
         padded, _ = to_dense_batch(torch.cat([radial, angular], -1), centre, batch_size=atoms)
         left, right = padded.split([radial.shape[1], angular.shape[1]], -1)
-        return torch.bmm(left.transpose(1, 2), right)
+        return torch.bmm(right.transpose(1, 2), left)
 
     def radial(self, distances: Tensor) -> Tensor:
         """(E, n) Bessel functions times a cutoff with two continuous derivatives."""
