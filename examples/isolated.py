@@ -42,6 +42,8 @@ def open_profile(console: Console) -> Any:
             config.set_default_profile(PROFILE)
             # Warnings and errors alone on the screen; the reports are in the database.
             config.set_option("logging.aiida_loglevel", "WARNING", scope=PROFILE)
+            # A work chain looks after its children once a second, not once a minute.
+            config.set_option("runner.poll.interval", 1, scope=PROFILE)
             config.store()
         load_profile(PROFILE)
     return _code(_computer())
@@ -62,7 +64,7 @@ def _computer() -> Any:
         scheduler_type="core.direct",
         workdir=str(scratch),
     ).store()
-    computer.set_minimum_job_poll_interval(0.0)
+    computer.set_minimum_job_poll_interval(1.0)
     computer.configure(safe_interval=0.0, use_login_shell=False)
     return computer
 
