@@ -159,7 +159,8 @@ def _define_exit_codes(spec: CalcJobProcessSpec) -> None:
         103,
         "ERROR_ENGINE_DIED",
         message="The engine ended without results: {message}. Look into "
-        f"`verdi calcjob outputcat PK {files.STDERR}`; run the job again if the machine was ill.",
+        f"`verdi calcjob outputcat PK {files.STDERR}`; run the job again, with more memory or "
+        "disk if it was killed.",
         **again,
     )
     spec.exit_code(

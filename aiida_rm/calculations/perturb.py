@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from aiida.engine import CalcJobProcessSpec
 
 from aiida_rm.calculations.base import EngineCalculation, define_cut_short
@@ -44,14 +45,25 @@ class PerturbCalculation(EngineCalculation):
     def validate_together(cls, inputs: Mapping[str, Any]) -> str | None:
         """Refuse structures that no perturbation can mend."""
         frames = inputs.get("frames")
-        if frames is None:
-            return None
-        try:
-            frames.get_frames().check(min_distance=OVERLAP)
-        except FramesError as error:
-            return f"`frames`: {error}"
-        return None
+        message = unusable(frames) if frames is not None else None
+        return f"`frames`: {message}" if message else None
 
     def copies(self) -> list[tuple[str, str, str]]:
         """The stable structures."""
         return list(self.inputs.frames.local_copy_list(files.INPUT_FRAMES))
+
+
+def unusable(node: FramesData) -> str | None:
+    """Say why structures cannot be perturbed, or None."""
+    frames = node.get_frames()
+    try:
+        frames.check(min_distance=OVERLAP)
+    except FramesError as error:
+        return str(error)
+    partial = np.flatnonzero(frames.pbc.any(axis=1) & ~frames.pbc.all(axis=1))
+    if len(partial):
+        return (
+            f"structure {partial[0]} is periodic in only some directions; put it into a full cell "
+            "(pbc all true) or make it a molecule (pbc all false)"
+        )
+    return None

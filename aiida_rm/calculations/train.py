@@ -13,6 +13,10 @@ from aiida_rm.data.frames import FramesData
 from aiida_rm.data.potential import PotentialData
 from aiida_rm.data.training_state import TrainingStateData
 from aiida_rm.engine import files
+from aiida_rm.engine.settings import TrainSettings, to_plain
+
+#: Knobs that must be those of a potential to begin with.
+_SHAPE = ("cutoff", "channels", "radial", "l_max", "hidden")
 
 
 class TrainCalculation(EngineCalculation):
@@ -66,12 +70,7 @@ class TrainCalculation(EngineCalculation):
         message = missing_targets(frames)
         potential = inputs.get("potential")
         if message is None and potential is not None:
-            absent = [symbol for symbol in frames.elements if symbol not in potential.elements]
-            if absent:
-                return (
-                    f"`potential` knows {', '.join(potential.elements)}, but `frames` also hold "
-                    f"{', '.join(absent)}; leave `potential` out to train anew"
-                )
+            message = cannot_begin_with(potential, frames, cls.settings_of(inputs), "frames")
         return message
 
     def copies(self) -> list[tuple[str, str, str]]:
@@ -85,6 +84,26 @@ class TrainCalculation(EngineCalculation):
             if node is not None:
                 copies.append((node.uuid, node.filename, target))
         return copies
+
+
+def cannot_begin_with(
+    potential: PotentialData, frames: FramesData, settings: TrainSettings, label: str
+) -> str | None:
+    """Say why a training on ``frames``, the input ``label``, cannot start warm, or None."""
+    absent = [symbol for symbol in frames.elements if symbol not in potential.elements]
+    if absent:
+        return (
+            f"`potential` knows {', '.join(potential.elements)}, but `{label}` also hold "
+            f"{', '.join(absent)}; leave `potential` out to train anew"
+        )
+    shape, wanted = potential.get_header().get("hyperparameters", {}), to_plain(settings)
+    for name in _SHAPE:
+        if name in shape and shape[name] != wanted[name]:
+            return (
+                f"`potential` has '{name}' of {shape[name]}, but the settings say {wanted[name]}; "
+                "make them equal, or leave `potential` out to train anew"
+            )
+    return None
 
 
 def missing_targets(frames: FramesData) -> str | None:

@@ -22,13 +22,11 @@ import torch
 from torch import Tensor
 
 from aiida_rm.engine.device import pick_device
-from aiida_rm.engine.elements import SYMBOLS
 from aiida_rm.engine.errors import DivergenceError, PotentialError, StateError
 from aiida_rm.engine.files import SCHEMA_VERSION
 from aiida_rm.engine.frames import Frames
 from aiida_rm.engine.neighbors import Graph
 from aiida_rm.engine.potential import (
-    LocalHyperparameters,
     Potential,
     read_safetensors,
     write_safetensors,
@@ -38,11 +36,11 @@ from aiida_rm.engine.training_data import (
     Targets,
     TrainingData,
     check_labels,
-    describe_training_set,
     gauge,
     pack,
     split,
 )
+from aiida_rm.engine.training_model import first_model
 
 Metrics = dict[str, float]
 #: Metrics that are means over the batches of an epoch.
@@ -106,7 +104,7 @@ class Trainer:
         self.digest = _digest(frames, settings)
         self.data = TrainingData(frames, max(settings.cutoff, core[0]), self.dtype, self.device)
         self.train_rows, self.validation_rows = split(frames, settings)
-        self.model = self._new_model(frames, core, initial)
+        self.model = first_model(self.data, self.train_rows, settings, core, initial)
         self.average = deepcopy(self.model)
         self.best = deepcopy(self.model)
         for copy in (self.average, self.best):
@@ -116,34 +114,6 @@ class Trainer:
         self.progress = Progress()
         # So that forces and stress weigh alike whatever their units.
         self.scales = self.data.scales(self.train_rows)
-
-    def _new_model(
-        self, frames: Frames, core: tuple[float, float], initial: Potential | None
-    ) -> Potential:
-        s = self.settings
-        elements = frames.elements
-        shape = LocalHyperparameters(
-            cutoff=s.cutoff,
-            channels=s.channels,
-            radial=s.radial,
-            l_max=s.l_max,
-            hidden=s.hidden,
-            element_channels=min(s.element_channels, len(elements)),
-        )
-        if initial is not None:
-            model = _warm(initial, shape, core, elements)
-        else:
-            torch.manual_seed(s.seed)
-            # Built in float32 whatever the dtype, so that a seed means one set of weights.
-            model = Potential(shape, *core)
-        model = model.to(device=self.device, dtype=self.dtype)
-        model.elements = tuple(sorted({*elements, *model.elements}, key=SYMBOLS.index))
-        model.notes = describe_training_set(frames)
-        if initial is None:
-            rows = pack(self.train_rows[:256], frames.counts, max(s.batch_atoms, 2048))[0]
-            graph, _ = self.data.batch(rows)
-            model.network.standardise(graph.edge_vectors(), graph.edge_index, graph.numbers)
-        return model
 
     def run(
         self,
@@ -369,29 +339,6 @@ def learning_rate(settings: TrainSettings, step: int, done: float) -> float:
     floor = settings.final_rate
     cosine = floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
     return settings.learning_rate * warm * cosine
-
-
-def _warm(
-    initial: Potential,
-    shape: LocalHyperparameters,
-    core: tuple[float, float],
-    elements: tuple[str, ...],
-) -> Potential:
-    model = deepcopy(initial)
-    if model.network.shape != shape:
-        raise PotentialError(
-            f"the potential to start from has the shape {model.network.shape.to_plain()}, the "
-            f"settings ask for {shape.to_plain()}; make them equal, or start without it"
-        )
-    if (model.core_radius, model.core_strength) != core:
-        raise PotentialError(
-            "the potential to start from has another core repulsion than the frames; perturb "
-            "with the same 'core_radius' and 'core_strength', or start without it"
-        )
-    model.require_elements(set(elements))
-    model.element_energy.zero_()
-    model.requires_grad_(True)
-    return model
 
 
 def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from aiida_rm.calculations.generate import GenerateCalculation
 from aiida_rm.data.frames import FramesData
 from aiida_rm.data.potential import PotentialData
 from aiida_rm.workflows.common import CleaningMixin, call, exit_with, verdict
-from aiida_rm.workflows.protocols import ProtocolMixin, merge
+from aiida_rm.workflows.protocols import ProtocolMixin, merge, need
 
 MAX_JOBS = 1000
 #: Each job may fail so often before its structures are given up.
@@ -94,6 +94,7 @@ class GenerateWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
             options: `metadata.options` of every job.
             computer: where a code runs that belongs to no computer.
         """
+        need(potential, PotentialData, "potential")
         molecules = not potential.get_header().get("elemental_volumes")
         inputs = cls.get_protocol_inputs(protocol, overrides, molecules=molecules)
         inputs = merge(inputs, {"generate": {"potential": potential}})

@@ -19,14 +19,15 @@ from aiida.engine import (
 
 from aiida_rm.calculations.functions import merge_frames, settings_of_round, summarise_rounds
 from aiida_rm.calculations.generate import GenerateCalculation, absent_elements
-from aiida_rm.calculations.perturb import OVERLAP, PerturbCalculation
+from aiida_rm.calculations.perturb import PerturbCalculation, unusable
+from aiida_rm.calculations.train import TrainCalculation, cannot_begin_with
 from aiida_rm.data.frames import FramesData
 from aiida_rm.data.potential import PotentialData
 from aiida_rm.engine.errors import EngineError
 from aiida_rm.workflows.common import CleaningMixin, call, exit_with, verdict
 from aiida_rm.workflows.functions import describe_round
 from aiida_rm.workflows.generate import GenerateWorkChain
-from aiida_rm.workflows.protocols import ProtocolMixin, merge
+from aiida_rm.workflows.protocols import ProtocolMixin, merge, need
 from aiida_rm.workflows.train import TrainWorkChain
 from aiida_rm.workflows.validate import ValidateWorkChain
 
@@ -161,6 +162,7 @@ class LoopWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
             known: structures to recognise, with the label `name`.
             computer: where a code runs that belongs to no computer.
         """
+        need(dataset, FramesData, "dataset")
         molecules = dataset.pbc_kind == "molecule"
         inputs = cls.get_protocol_inputs(protocol, overrides, molecules=molecules)
         inputs = merge(inputs, {"dataset": dataset, "known": known})
@@ -315,7 +317,7 @@ class LoopWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
         self.report(f"{stage} {message}; stopping")
         self._attach()
         label = f"ERROR_{stage.upper()}_FAILED"
-        return exit_with(self, label, round=self.ctx.round, message=message)
+        return exit_with(self, label, round=self.ctx.round, message=f"{message.rstrip('.')}.")
 
     def _attach(self) -> None:
         accepted = self.ctx.accepted
@@ -348,15 +350,25 @@ def _check_together(inputs: Mapping[str, Any], _: Any) -> str | None:
     if isinstance(known, FramesData) and "name" not in known.structure_labels:
         return "`known` lacks the label `name`; give each structure the name to report"
     try:
-        dataset.get_frames().check(min_distance=OVERLAP)
-        settings = GenerateCalculation.settings_of(inputs["generate"]["generate"])
+        message = unusable(dataset)
+        return f"`dataset`: {message}" if message else _check_stages(dataset, inputs)
     except EngineError as error:
-        return f"`dataset` or the settings of 'generate': {error}"
+        return f"`dataset` or the settings: {error}"
     except KeyError:
         return None  # a missing namespace; its port says so
-    if settings.periodic and dataset.pbc_kind == "molecule":
+
+
+def _check_stages(dataset: FramesData, inputs: Mapping[str, Any]) -> str | None:
+    train, generate = inputs["train"]["train"], inputs["generate"]["generate"]
+    potential = train.get("potential")
+    if isinstance(potential, PotentialData):
+        settings = TrainCalculation.settings_of(train)
+        if message := cannot_begin_with(potential, dataset, settings, "dataset"):
+            return message
+    search = GenerateCalculation.settings_of(generate)
+    if search.periodic and dataset.pbc_kind == "molecule":
         return (
             "`dataset` holds molecules alone, but the settings of 'generate' ask for crystals; "
             "set 'periodic' to false and the 'cell' of every stage to 'fixed'"
         )
-    return absent_elements(settings, dataset.elements)
+    return absent_elements(search, dataset.elements)

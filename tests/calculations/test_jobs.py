@@ -174,6 +174,27 @@ def test_overlapping_atoms_are_refused(inputs: Any, instantiate: Any) -> None:
         instantiate("perturb", inputs("perturb", frames=FramesData(frames)))
 
 
+def test_partly_periodic_structures_are_refused(inputs: Any, instantiate: Any) -> None:
+    slab = Frames.build([[6]], [[[0, 0, 0]]], cells=[np.eye(3) * 3], pbc=[[True, True, False]])
+    with pytest.raises(ValueError, match=r"structure 0 is periodic in only some directions; put"):
+        instantiate("perturb", inputs("perturb", frames=FramesData(slab)))
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("limit", [0, -5])
+def test_a_walltime_must_be_a_time(task: str, limit: int, inputs: Any, instantiate: Any) -> None:
+    metadata = {"options": {"max_wallclock_seconds": limit}}
+    with pytest.raises(ValueError, match="must be at least 1; leave it out for no limit"):
+        instantiate(task, inputs(task, metadata=metadata))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_misspelt_options_are_refused(task: str, inputs: Any, instantiate: Any) -> None:
+    metadata = {"options": {"max_walclock_seconds": 60}}
+    with pytest.raises(ValueError, match="max_walclock_seconds"):
+        instantiate(task, inputs(task, metadata=metadata))
+
+
 def test_train_wants_targets(
     inputs: Any, instantiate: Any, diamond_frames: Frames, molecule_frames: Frames
 ) -> None:
@@ -194,6 +215,15 @@ def test_warm_start_must_know_the_elements(
     frames = FramesData(perturbed(silicon))
     with pytest.raises(ValueError, match="knows C, but `frames` also hold Si"):
         instantiate("train", inputs("train", frames=frames, potential=potential_data))
+
+
+def test_warm_start_must_have_the_shape_of_the_settings(
+    inputs: Any, instantiate: Any, potential_data: Any
+) -> None:
+    given = inputs("train", potential=potential_data)
+    instantiate("train", given)
+    with pytest.raises(ValueError, match="`potential` has 'channels' of 8, but the settings say 3"):
+        instantiate("train", {**given, "settings": {"channels": 3}})
 
 
 def test_generate_refuses_elements_never_seen(inputs: Any, instantiate: Any) -> None:

@@ -55,8 +55,17 @@ def test_good_outputs_become_nodes(case: tuple[Any, Frames]) -> None:
 def test_nothing_at_all(case: tuple[Any, Frames]) -> None:
     outputs, code = case[0].parse()
     assert outputs == {}
+    assert code.status == 102
+    assert "the program said nothing" in code.message
+
+
+@every_task
+def test_started_and_never_heard_of_again(case: tuple[Any, Frames]) -> None:
+    (case[0].retrieved / files.METRICS).write_bytes(b"")
+    outputs, code = case[0].parse()
+    assert outputs == {}
     assert code.status == 103
-    assert "error stream is empty" in code.message
+    assert "it was killed, or the disk is full" in code.message
 
 
 @pytest.mark.parametrize(
@@ -65,6 +74,8 @@ def test_nothing_at_all(case: tuple[Any, Frames]) -> None:
         (files.STDERR, b"bash: line 1: aiida-rm-engine: command not found\n"),
         (files.STDERR, b"/opt/python: No module named aiida_rm\n"),
         ("_scheduler-stderr.txt", b"_aiidasubmit.sh: /x/engine: No such file or directory\n"),
+        ("_scheduler-stderr.txt", b"_aiidasubmit.sh: line 8: /tmp: Is a directory\n"),
+        (files.STDERR, b"usage: another program\n"),
     ],
 )
 def test_a_missing_engine_is_told_apart(case: Any, name: str, content: bytes) -> None:
@@ -77,7 +88,16 @@ def test_a_missing_engine_is_told_apart(case: Any, name: str, content: bytes) ->
     assert content.decode().strip() in code.message
 
 
+def test_a_missing_package_is_a_missing_engine(case: Any) -> None:
+    said = "ModuleNotFoundError: No module named 'torch'"
+    write_results(case[0].retrieved, failed(case[0].task, "internal", said))
+    _, code = case[0].parse()
+    assert code.status == 102
+    assert said in code.message
+
+
 def test_a_trace_is_quoted(case: Any) -> None:
+    (case[0].retrieved / files.METRICS).write_bytes(b"")
     (case[0].retrieved / files.STDERR).write_bytes(b"Traceback\n\xff\nKeyError: '{odd}'\n")
     _, code = case[0].parse()
     assert code.status == 103
@@ -190,6 +210,7 @@ def test_cut_short_keeps_what_was_made(case: Any, reason: str, status: int) -> N
 
 @pytest.mark.parametrize(("verdict", "status"), [(110, 410), (120, None), (140, None), (None, 103)])
 def test_the_scheduler_is_heard(case: Any, verdict: int | None, status: int | None) -> None:
+    (case[0].retrieved / files.METRICS).write_bytes(b"")
     _, code = case[0].parse(exit_status=verdict)
     assert (code.status if code is not None else None) == status
 

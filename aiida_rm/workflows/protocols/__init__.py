@@ -68,6 +68,7 @@ class ProtocolMixin:
         if molecules:
             inputs = merge(inputs, content.get("molecules", {}))
         if overrides:
+            need(overrides, Mapping, "overrides")
             ports = cls.spec().inputs  # type: ignore[attr-defined]
             check_names(ports, overrides, cls.__name__)
             inputs = merge(inputs, overrides)
@@ -87,6 +88,8 @@ class ProtocolMixin:
         computer: orm.Computer | None,
     ) -> ProcessBuilder:
         """A builder with these inputs, and one code and one set of options for every job."""
+        need(code, orm.AbstractCode, "code")
+        need(options if options is not None else {}, Mapping, "options")
         builder: ProcessBuilder = cls.get_builder()  # type: ignore[attr-defined]
         ports = cls.spec().inputs  # type: ignore[attr-defined]
         fill(builder, inputs, ports)
@@ -96,11 +99,12 @@ class ProtocolMixin:
             for name in path:
                 namespace, job_ports = namespace[name], job_ports[name]
             namespace.code = code
+            place = "".join(f"{name}." for name in (*path, "metadata"))
             metadata: dict[str, Any] = {"options": dict(options or {})}
             if computer is not None:
                 metadata["computer"] = computer
-            check_names(job_ports["metadata"], metadata, "options")
-            fill(namespace.metadata, metadata, job_ports["metadata"])
+            check_names(job_ports["metadata"], metadata, "metadata")
+            fill(namespace.metadata, metadata, job_ports["metadata"], place)
         return builder
 
 
@@ -132,18 +136,39 @@ def check_names(ports: PortNamespace, inputs: Mapping[str, Any], where: str) -> 
         port = ports[name]
         if isinstance(port, PortNamespace) and isinstance(value, Mapping):
             check_names(port, value, f"{where}.{name}")
+        elif isinstance(port, PortNamespace) and value is not None:
+            raise ValueError(f"'{name}' of {where} must be a table of inputs, is {value!r}")
 
 
-def fill(namespace: Any, inputs: Mapping[str, Any], ports: PortNamespace) -> None:
-    """Put plain values into a builder; those whose port wants a node become one."""
+def need(value: Any, kind: Any, name: str) -> None:
+    """Refuse an argument of a wrong type, before anything is asked of it.
+
+    Raises:
+        TypeError: naming the argument and what it should be.
+    """
+    if not isinstance(value, kind):
+        article = "a table" if kind is Mapping else f"a stored or new {kind.__name__} node"
+        raise TypeError(f"`{name}` must be {article}, is a {type(value).__name__}")
+
+
+def fill(namespace: Any, inputs: Mapping[str, Any], ports: PortNamespace, where: str = "") -> None:
+    """Put plain values into a builder; those whose port wants a node become one.
+
+    Raises:
+        ValueError: a value is refused; the message has its path, such as ``train.settings``.
+    """
     for name, value in inputs.items():
         if value is None:
             continue
         port = ports[name]
         if isinstance(port, PortNamespace) and isinstance(value, Mapping):
-            fill(namespace[name], value, port)
+            fill(namespace[name], value, port, f"{where}{name}.")
         else:
-            setattr(namespace, name, _as_port_wants(port, value))
+            try:
+                setattr(namespace, name, _as_port_wants(port, value))
+            except (ValueError, TypeError) as error:
+                told = str(error).removeprefix("invalid attribute value ")
+                raise ValueError(f"`{where}{name}`: {told}") from error
 
 
 def job_namespaces(ports: PortNamespace, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
