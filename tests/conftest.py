@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,10 @@ from ase.build import bulk
 from safetensors.numpy import save_file
 
 from aiida_rm.engine.frames import Frames
+
+# Before AiiDA is imported: the tests never see, nor make, a configuration of the user.
+_HOME = tempfile.TemporaryDirectory(prefix="aiida-rm-tests-", ignore_cleanup_errors=True)
+os.environ["AIIDA_PATH"] = _HOME.name
 
 pytest_plugins = "aiida.tools.pytest_fixtures"
 

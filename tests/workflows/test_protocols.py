@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 from aiida import orm
+from aiida.engine.utils import instantiate_process
+from aiida.manage import get_manager
 
 from aiida_rm.data.frames import FramesData
 from aiida_rm.data.potential import PotentialData
@@ -217,3 +219,67 @@ def test_the_loop_refuses_overlaps_and_nameless_structures(
     builder.known = dataset
     builder.dataset = FramesData(crowded)
     assert "0.100 A apart" in refused(LoopWorkChain, builder)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["a"], "`overrides` must be a table, is a list"),
+        ({"train": 3}, "'train' of LoopWorkChain must be a table of inputs, is 3"),
+        ({"rounds": 0}, "`rounds`.* must be between 1 and 99"),
+        ({"rounds": "two"}, "`rounds`.*not of the right type"),
+        ({"train": {"train": {"settings": 5}}}, "`train.train.settings`.*not of the right type"),
+        ({"generate": {"generate": {"settings": {"sead": 1}}}}, "`generate.generate.settings`"),
+    ],
+)
+def test_overrides_of_a_wrong_kind_are_named(
+    code: Any, diamond_frames: Frames, overrides: Any, says: str
+) -> None:
+    with pytest.raises((TypeError, ValueError), match=says):
+        LoopWorkChain.get_builder_from_protocol(
+            code, FramesData(diamond_frames), overrides=overrides
+        )
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ([1], "`options` must be a table"),
+        ({"max_walclock_seconds": 60}, "did you mean 'max_wallclock_seconds'"),
+        ({"max_wallclock_seconds": "1h"}, "options.max_wallclock_seconds`.*right type"),
+        ({"max_wallclock_seconds": -1}, "options.max_wallclock_seconds`.*at least 1"),
+    ],
+)
+def test_options_of_a_wrong_kind_are_named(
+    code: Any, diamond_frames: Frames, options: Any, says: str
+) -> None:
+    with pytest.raises((TypeError, ValueError), match=says):
+        LoopWorkChain.get_builder_from_protocol(code, FramesData(diamond_frames), options=options)
+
+
+def test_nodes_of_a_wrong_kind_are_named(code: Any, diamond_frames: Frames) -> None:
+    dataset = FramesData(diamond_frames)
+    with pytest.raises(TypeError, match=r"`dataset` must be .*FramesData node, is a NoneType"):
+        LoopWorkChain.get_builder_from_protocol(code, None)
+    with pytest.raises(TypeError, match=r"`potential` must be .*PotentialData node"):
+        GenerateWorkChain.get_builder_from_protocol(code, dataset)
+    with pytest.raises(TypeError, match="`code` must be"):
+        LoopWorkChain.get_builder_from_protocol("engine@localhost", dataset)
+
+
+def test_the_loop_looks_at_the_potential_to_begin_with(
+    code: Any, diamond_frames: Frames, potential_data: Any
+) -> None:
+    def submit(dataset: Any, settings: dict[str, Any]) -> None:
+        builder = LoopWorkChain.get_builder_from_protocol(
+            code,
+            dataset,
+            overrides={"train": {"train": {"potential": potential_data, "settings": settings}}},
+        )
+        instantiate_process(get_manager().get_runner(), builder)
+
+    silicon = Frames.build([[14]], [[[0, 0, 0]]], cells=[[[3, 0, 0], [0, 3, 0], [0, 0, 3]]])
+    with pytest.raises(ValueError, match="knows C, but `dataset` also hold Si"):
+        submit(FramesData(silicon), {})
+    with pytest.raises(ValueError, match="'channels' of 8, but the settings say 3"):
+        submit(FramesData(diamond_frames), {"channels": 3})
