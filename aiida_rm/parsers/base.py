@@ -147,7 +147,8 @@ class EngineParser(Parser):
 
     def progress(self) -> str:
         """How far a job got that was cut short."""
-        return "what it had finished is kept" if self.outputs else "nothing was finished"
+        kept = "frames" in self.outputs or "potential" in self.outputs
+        return "what it had finished is kept" if kept else "nothing was finished"
 
     def _missing(self, problem: str) -> ExitCode:
         if _mentions(self._errors(), _NO_SPACE):

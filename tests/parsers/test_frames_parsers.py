@@ -208,6 +208,14 @@ def test_cut_short_keeps_what_was_made(case: Any, reason: str, status: int) -> N
     assert code.invalidates_cache
 
 
+def test_cut_short_before_anything_was_finished(case: Any) -> None:
+    write_results(case[0].retrieved, results("generate", status="stopped", stop_reason="walltime"))
+    outputs, code = case[0].parse()
+    assert list(outputs) == ["results"]
+    assert code.status == 400
+    assert "nothing was finished" in code.message
+
+
 @pytest.mark.parametrize(("verdict", "status"), [(110, 410), (120, None), (140, None), (None, 103)])
 def test_the_scheduler_is_heard(case: Any, verdict: int | None, status: int | None) -> None:
     (case[0].retrieved / files.METRICS).write_bytes(b"")
