@@ -21,7 +21,7 @@ def arguments(text: str, **defaults: Any) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=text)
     parser.add_argument("--quick", action="store_true", help="under 5 minutes on 2 cores")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=0, help="0: as torch likes")
+    parser.add_argument("--threads", type=int, default=1, help="0: as torch likes")
     for name, value in defaults.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
     found = parser.parse_args()

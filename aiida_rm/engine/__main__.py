@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
-import os
 import sys
 import time
 import traceback
@@ -49,9 +48,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(settings_file: Path, task: str) -> None:
     job = Job(settings_file, task)
     job.listen()
-    # Threads that spin while they wait are several times slower on a machine that does other
-    # things besides (docs/benchmarks.md); read when torch is loaded.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # torch is loaded only now: bad settings are told at once.
     from aiida_rm.engine.device import describe_engine
     from aiida_rm.engine.tasks import RUNNERS

@@ -100,7 +100,7 @@ class TrainSettings:
     checkpoint_seconds: float = knob(60.0, "time between checkpoints on disk", unit="s", low=0)
     dtype: str = knob("float32", "number format", choices=("float32", "float64"))
     device: str = knob("auto", "where it runs; auto takes a GPU", choices=("auto", "cpu", "cuda"))
-    threads: int = knob(0, "processor threads; 0: as many as torch finds", low=0, high=1024)
+    threads: int = knob(1, "processor threads; 0: as many as torch finds", low=0, high=1024)
 
 
 STAGE_KINDS = ("fire", "jitter")
@@ -159,7 +159,7 @@ class GenerateSettings:
     )
     dtype: str = knob("float32", "number format", choices=("float32", "float64"))
     device: str = knob("auto", "where it runs; auto takes a GPU", choices=("auto", "cpu", "cuda"))
-    threads: int = knob(0, "processor threads; 0: as many as torch finds", low=0, high=1024)
+    threads: int = knob(1, "processor threads; 0: as many as torch finds", low=0, high=1024)
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ def run_perturb(job: Job) -> Outcome:
     from aiida_rm.engine.response import perturb
 
     assert isinstance(job.settings, PerturbSettings)
+    use_threads(1)
     frames = Frames.load(job.path(files.INPUT_FRAMES))
     ticker = _Ticker(job, "perturbing")
     perturbed = perturb(frames, job.settings, ticker.count)
