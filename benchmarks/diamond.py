@@ -43,9 +43,9 @@ def main() -> None:
     inputs = LoopWorkChain.get_protocol_inputs("fast" if given.quick else given.protocol)
     knobs: dict[str, Any] = {
         "perturb": inputs["perturb"]["settings"],
-        "train": inputs["train"]["settings"],
-        "generate": inputs["generate"]["settings"],
-        "score": inputs["validate"]["settings"],
+        "train": inputs["train"]["train"]["settings"],
+        "generate": inputs["generate"]["generate"]["settings"],
+        "score": inputs["validate"]["score"]["settings"],
     }
     print(yaml.safe_dump(knobs))
     began = time.perf_counter()

@@ -45,6 +45,17 @@ STATE_HEADER = {
 }
 
 
+#: Folders whose tests make nodes.
+_STORING = ("calculations", "data", "parsers", "workflows")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def empty_profile(request: pytest.FixtureRequest) -> None:
+    """Begin each module without nodes: the session of the database slows down with them."""
+    if request.path.parent.name in _STORING:
+        request.getfixturevalue("aiida_profile").reset_storage()
+
+
 @pytest.fixture(scope="session")
 def diamond_frames() -> Frames:
     """The primitive cell of diamond: one structure, two atoms, named."""

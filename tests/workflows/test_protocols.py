@@ -128,7 +128,7 @@ def test_loop_builder(code: Any, diamond_frames: Frames) -> None:
     assert builder.rounds.value == 3
     assert builder.dataset is dataset
     assert builder.train.train.settings["seed"] == 5
-    assert builder.train.train.settings["epochs"] == 5
+    assert builder.train.train.settings["epochs"] == 6
     jobs = (
         builder.perturb,
         builder.train.train,
@@ -169,7 +169,7 @@ def test_bad_settings_are_refused_by_the_builder(code: Any, diamond_frames: Fram
         LoopWorkChain.get_builder_from_protocol(
             code, FramesData(diamond_frames), overrides=overrides
         )
-    with pytest.raises(ValueError, match="'wallclock' is no input of options"):
+    with pytest.raises(ValueError, match="'wallclock' is no input of metadata.options; did you mean"):
         LoopWorkChain.get_builder_from_protocol(
             code, FramesData(diamond_frames), options={"wallclock": 1}
         )
