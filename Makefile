@@ -1,5 +1,5 @@
 # make install   the environment in .venv
-# make demo      one diamond in, new carbon out (at most 10 minutes on 2 cores)
+# make demo      one diamond in, new carbon out (at most 10 minutes on 2 cores: 8 epochs, not 12)
 # make test      all quick tests         make test-slow   the long ones
 # make lint      the checks of pre-commit
 #
@@ -30,7 +30,7 @@ $(STAMP): pyproject.toml
 	@touch $@
 
 demo: install
-	$(BIN)/python examples/diamond.py
+	$(BIN)/python examples/diamond.py --epochs 8
 
 test: install
 	$(BIN)/python -m pytest -m 'not slow'

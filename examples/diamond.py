@@ -1,6 +1,6 @@
 """One diamond in, new carbon out: rm.loop through AiiDA, in a profile of its own.
 
-    python examples/diamond.py [--protocol fast|balanced|stringent] [--seed N]
+    python examples/diamond.py [--protocol fast|balanced|stringent] [--seed N] [--epochs N]
 
 Everything is stored under ``.demo`` beside this folder; your own AiiDA is not touched.
 """
@@ -29,6 +29,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--protocol", default="balanced", help="fast, balanced or stringent")
     parser.add_argument("--seed", type=int, default=0, help="of all random numbers")
+    parser.add_argument("--epochs", type=int, help="of a training, instead of the protocol's")
     given = parser.parse_args()
     began = time.monotonic()
     console.print("[bold]aiida-rm[/]: one diamond in, new carbon out")
@@ -37,7 +38,7 @@ def main() -> int:
     # AiiDA can be imported only now that it knows where its profile is.
     from aiida.engine import run_get_node
 
-    builder = make_builder(code, given.protocol, given.seed)
+    builder = make_builder(code, given.protocol, given.seed, given.epochs)
     with LiveView(FOLDER / "scratch", console, rounds=builder.rounds.value):
         outputs, node = run_get_node(builder)
     if "scored" not in outputs or not outputs["scored"]:
@@ -48,7 +49,7 @@ def main() -> int:
     return 0 if node.is_finished_ok else 1
 
 
-def make_builder(code: Any, protocol: str, seed: int) -> Any:
+def make_builder(code: Any, protocol: str, seed: int, epochs: int | None) -> Any:
     """The inputs of the loop: one diamond, a protocol, and known carbon to recognise."""
     from aiida import orm
     from ase.build import bulk
@@ -64,9 +65,10 @@ def make_builder(code: Any, protocol: str, seed: int) -> Any:
     known = FramesData(carbon_allotropes())
     known.label = "known carbon"
     seeds = {"settings": {"seed": seed}}
+    training = {"seed": seed} if epochs is None else {"seed": seed, "epochs": epochs}
     overrides = {
         "perturb": seeds,
-        "train": {"train": seeds},
+        "train": {"train": {"settings": training}},
         "generate": {"generate": seeds},
         # Carbon with three or four neighbours; this rule is for carbon, not for RM.
         "validate": {"score": {"settings": {"coordination": [3, 4]}}},
