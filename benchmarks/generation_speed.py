@@ -1,8 +1,8 @@
 """Batched relaxation against ASE's FIRE, one structure at a time, same potential, same rules.
 
 ASE relaxes the first few of the structures that the batch relaxes, from the same starts, with fixed
-cells, to the same tolerance or limit of steps, in float64, on the same threads. Their steps and
-energies are compared.
+cells, to the same tolerance or limit of steps, in the same number format (float32 is what a
+generation takes; --dtype float64), on the same threads. Their steps and energies are compared.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ from aiida_rm.engine.training import Trainer
 
 def main() -> None:
     """Print the table and the JSON line."""
-    given = arguments(__doc__ or "", starts=192, single=16, batch_atoms=1024, steps=200)
+    given = arguments(
+        __doc__ or "", starts=256, single=12, batch_atoms=1024, steps=200, dtype="float32"
+    )
     count, alone = (96, 8) if given.quick else (given.starts, given.single)
     frames = perturb(
         diamond(),
@@ -34,7 +36,7 @@ def main() -> None:
     )
     epochs = 6 if given.quick else 12
     trainer = Trainer(frames, TrainSettings(seed=given.seed, epochs=epochs, batch_atoms=256))
-    potential = trainer.run().potential.to(torch.float64)
+    potential = trainer.run().potential.to(getattr(torch, given.dtype))
     settings = GenerateSettings(seed=given.seed, n_structures=count)
     notes = potential.notes
     starts, _ = random_starts(
@@ -57,7 +59,7 @@ def main() -> None:
         steps.append(optimizer.nsteps)
         energies.append(atoms.get_potential_energy())
     single = time.perf_counter() - began
-    agree = np.abs(together.structure["energy"][:alone] - energies) < 1e-6
+    agree = np.abs(together.structure["energy"][:alone] - energies) < 1e-4
     total = int(together.structure["steps"].sum())
     figures = {
         "structures_batched": count,
@@ -72,6 +74,7 @@ def main() -> None:
         "ratio_per_step": (single / sum(steps)) / (batched / total),
         "ratio_per_structure": (single / alone) / (batched / count),
         "batch_atoms": given.batch_atoms,
+        "dtype": given.dtype,
     }
     table(list(figures.items()))
     finish("generation_speed", given.seed, figures)
