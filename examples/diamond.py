@@ -155,12 +155,12 @@ def show(node: Any, outputs: Any, seconds: float) -> None:
         )
         console.print(f"\n[bold]picture[/]      {PICTURE}")
     console.print(f"[bold]time[/]         {seconds / 60:.1f} minutes")
-    console.print("\nLook further:")
+    console.print("\nLook further (the graph needs Graphviz, its program dot):")
     console.print(f"  export AIIDA_PATH={FOLDER}", soft_wrap=True)
     for command, pk in (
         ("process status", node.pk),
         ("process report", node.pk),
-        ("node graph generate", node.pk),
+        ("node graph generate", node.pk),  # needs Graphviz
         ("node attributes", outputs["scored"][rounds[-1]].pk),
         ("node attributes", outputs["potential"].pk),
     ):

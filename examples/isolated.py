@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sysconfig
 import warnings
@@ -40,13 +41,16 @@ def open_profile(console: Console) -> Any:
                 storage_config={},
             )
             config.set_default_profile(PROFILE)
-            # Warnings and errors alone on the screen; the reports are in the database.
-            config.set_option("logging.aiida_loglevel", "WARNING", scope=PROFILE)
             # A work chain looks after its children once a second, not once a minute.
             config.set_option("runner.poll.interval", 1, scope=PROFILE)
             config.store()
         load_profile(PROFILE)
-    return _code(_computer())
+    code = _code(_computer())
+    # Warnings and errors alone on this screen; what the work chains report goes to the database.
+    for handler in logging.getLogger("aiida").handlers:
+        if handler.get_name() == "console":
+            handler.setLevel(logging.WARNING)
+    return code
 
 
 def _computer() -> Any:
