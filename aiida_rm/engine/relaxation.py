@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from aiida_rm.engine.frames import Frames
-from aiida_rm.engine.neighbors import Graph, neighbour_list
+from aiida_rm.engine.neighbors import neighbour_list
 from aiida_rm.engine.potential import Potential
 from aiida_rm.engine.relaxation_batch import Batch
 from aiida_rm.engine.settings import CELL_MODES, Stage
@@ -221,15 +221,7 @@ class _Relaxation:
         """One force call for all, then each structure moves, changes stage, or is done."""
         self._refresh_lists(batch)
         owner = batch.batch
-        graph = Graph(
-            numbers=batch.numbers,
-            positions=batch.positions,
-            cells=batch.cells,
-            periodic=batch.pbc.all(1),
-            batch=owner,
-            edge_index=batch.edge_index,
-            shifts=batch.shifts,
-        ).within(self.potential.cutoff)
+        graph = batch.graph().within(self.potential.cutoff)
         found = self.potential(graph)
         self.force_calls += 1
         mode = self.cell_mode[batch.stage]
@@ -246,8 +238,8 @@ class _Relaxation:
         )
         largest = torch.maximum(largest, torch.linalg.vector_norm(pull, dim=2).amax(1))
         # Positions count, too: an atom at NaN has no neighbours, so no force.
-        place = batch.positions.sum(1) + batch.cells.sum((1, 2))[owner]
-        lost = torch.zeros_like(largest).index_add(0, owner, (~torch.isfinite(place)).to(largest))
+        sums = batch.positions.sum(1) + batch.cells.sum((1, 2))[owner]
+        lost = torch.zeros_like(largest).index_add(0, owner, (~torch.isfinite(sums)).to(largest))
         exploded = ~torch.isfinite(largest + found.energy) | (largest > _EXPLODED_FORCE)
         exploded |= lost > 0
         running = ~batch.done

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from aiida_rm.engine.neighbors import Graph
+
 
 @dataclass
 class Batch:
@@ -49,6 +51,18 @@ class Batch:
         """(A,) owner of each atom."""
         return torch.repeat_interleave(
             torch.arange(len(self), device=self.counts.device), self.counts
+        )
+
+    def graph(self) -> Graph:
+        """The structures as they are now, with the edges that are listed."""
+        return Graph(
+            numbers=self.numbers,
+            positions=self.positions,
+            cells=self.cells,
+            periodic=self.pbc.all(1),
+            batch=self.batch,
+            edge_index=self.edge_index,
+            shifts=self.shifts,
         )
 
     def keep(self, mask: Tensor) -> Batch:

@@ -319,6 +319,11 @@ def _check_generate(settings: GenerateSettings) -> None:
         raise SettingsError("'box' must be three lengths")
     if not settings.stages:
         raise SettingsError("'stages' is empty; give at least one, such as {kind: fire}")
+    if settings.stages[-1].kind != "fire":
+        raise SettingsError(
+            f"the last of 'stages' is '{settings.stages[-1].kind}'; end with {{kind: fire}}, or "
+            "the structures would not be relaxed"
+        )
     for index, stage in enumerate(settings.stages):
         if not settings.periodic and stage.kind == "fire" and stage.cell != "fixed":
             raise SettingsError(

@@ -218,3 +218,9 @@ def test_nonsense_is_refused_and_never_crashes(values: dict) -> None:
 def test_huge_whole_numbers_never_crash(cls: type, item: dataclasses.Field, kind: type) -> None:
     with pytest.raises(SettingsError, match=f"'{item.name}'"):
         parse_settings(cls, {item.name: 10**400})
+
+
+def test_a_search_ends_with_a_relaxation() -> None:
+    stages = [{"kind": "fire"}, {"kind": "jitter", "amplitude": 0.1}]
+    with pytest.raises(SettingsError, match="the last of 'stages' is 'jitter'"):
+        parse_settings(GenerateSettings, {"stages": stages})
