@@ -185,7 +185,8 @@ def test_what_does_not_fit_together(cls: type, values: dict, message: str) -> No
 
 
 def test_molecules_with_fixed_stages() -> None:
-    values = {"periodic": False, "stages": [{"cell": "fixed"}, {"kind": "jitter"}]}
+    stages = [{"cell": "fixed"}, {"kind": "jitter"}, {"cell": "fixed"}]
+    values = {"periodic": False, "stages": stages}
     assert not parse_settings(GenerateSettings, values).periodic
 
 
