@@ -14,6 +14,7 @@ from aiida.plugins.entry_point import format_entry_point_string
 
 from aiida_rm.engine import files
 from aiida_rm.engine.frames import Frames, concatenate
+from aiida_rm.engine.labels import SCORED
 
 
 def perturbed(frames: Frames, copies: int = 3) -> Frames:
@@ -52,17 +53,10 @@ def generated(frames: Frames, first: int = 0) -> Frames:
 def scored(frames: Frames) -> Frames:
     """Frames with the labels of task score, all of them valid, unique and novel."""
     size = len(frames)
-    good = np.ones(size, bool)
-    return frames.with_labels(
-        structure={
-            "valid": good,
-            "converged": good,
-            "unique": good,
-            "novel": good,
-            "match": np.array([""] * size),
-            "spacegroup": np.full(size, 227, np.int16),
-        }
-    )
+    values = {"b": np.ones(size, bool), "U": np.array([""] * size, "<U1")}
+    labels = {name: values.get(kind, np.zeros(size, kind)) for name, kind in SCORED.items()}
+    labels["spacegroup"] = np.full(size, 227, np.int16)
+    return frames.with_labels(structure=labels)
 
 
 def results(task: str, **changes: Any) -> dict[str, Any]:

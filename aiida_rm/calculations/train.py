@@ -14,6 +14,7 @@ from aiida_rm.data.potential import PotentialData
 from aiida_rm.data.training_state import TrainingStateData
 from aiida_rm.engine import files
 from aiida_rm.engine.settings import TrainSettings, to_plain
+from aiida_rm.engine.training_digest import OTHER_TRAINING, training_digest
 
 #: Knobs that must be those of a potential to begin with.
 _SHAPE = ("cutoff", "channels", "radial", "l_max", "hidden")
@@ -63,14 +64,18 @@ class TrainCalculation(EngineCalculation):
 
     @classmethod
     def validate_together(cls, inputs: Mapping[str, Any]) -> str | None:
-        """Refuse structures without targets, and a potential that lacks an element of theirs."""
+        """Refuse structures without targets, a potential of other elements, a state of others."""
         frames = inputs.get("frames")
         if frames is None:
             return None
         message = missing_targets(frames)
-        potential = inputs.get("potential")
+        potential, state = inputs.get("potential"), inputs.get("state")
         if message is None and potential is not None:
             message = cannot_begin_with(potential, frames, cls.settings_of(inputs), "frames")
+        if message is None and state is not None:
+            digest = training_digest(frames.get_frames(), cls.settings_of(inputs))
+            if state.digest != digest:
+                return f"`state`: {OTHER_TRAINING}, or leave `state` out to begin anew"
         return message
 
     def copies(self) -> list[tuple[str, str, str]]:

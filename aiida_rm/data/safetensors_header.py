@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from abc import abstractmethod
 from pathlib import Path
 from typing import IO, Any, ClassVar
 
@@ -247,13 +248,13 @@ class SafetensorsData(SinglefileData):
         self.set_file(file)
 
     @classmethod
+    @abstractmethod
     def attributes_of(cls, header: dict[str, Any]) -> dict[str, Any]:
         """The attributes of a node with this header; subclasses check what they need.
 
         Raises:
             HeaderError: an entry is missing or wrong.
         """
-        raise NotImplementedError
 
     def set_file(self, file: Any, filename: Any = None) -> None:  # noqa: ARG002
         """Check a file and put it into the repository under its fixed name."""

@@ -31,6 +31,7 @@ _DERIVED: dict[str, Callable[[Frames], Array]] = {
     "formula": lambda frames: np.array(frames.formulas(), dtype=str),
     "volume_per_atom": lambda frames: np.asarray(frames.volumes / frames.counts),
 }
+_DERIVED_KINDS = {"n_atoms": "i", "formula": "U", "volume_per_atom": "f"}
 _ORDER = ("sort", "limit")
 
 
@@ -52,6 +53,7 @@ def select_indices(frames: Frames, rules: Mapping[str, Any]) -> NDArray[np.int64
         RuleError: a name is unknown, or a value does not fit the label.
     """
     check_rules(rules)
+    check_names(rules, kinds_of(frames))
     mask = np.ones(len(frames), bool)
     for name, value in rules.items():
         if name not in _ORDER:
@@ -84,33 +86,52 @@ def check_rules(rules: Mapping[str, Any]) -> None:
             raise RuleError(f"'{name}' must be true, false, a number, text or a list: {value!r}")
 
 
-def known_names(frames: Frames) -> list[str]:
-    """Names that a rule may have: labels with one value a structure, and what follows of all."""
-    labels = [name for name, values in frames.structure.items() if values.ndim == 1]
-    return sorted({*labels, *_DERIVED})
+def kinds_of(frames: Frames) -> dict[str, str]:
+    """The labels with one value a structure and the kind of that value, as numpy has it."""
+    labels = frames.structure.items()
+    return {name: values.dtype.kind for name, values in labels if values.ndim == 1}
+
+
+def check_names(rules: Mapping[str, Any], labels: Mapping[str, str]) -> None:
+    """Refuse rules that cannot be applied to structures with these labels.
+
+    Args:
+        rules: see the head of this module.
+        labels: what :func:`kinds_of` says of the structures, or will say.
+
+    Raises:
+        RuleError: a name is unknown, or a value does not fit the label.
+    """
+    kinds = {**_DERIVED_KINDS, **labels}
+    for name, value in rules.items():
+        if name == "limit":
+            continue
+        if name == "sort":
+            key = value.removeprefix("-")
+            if key not in kinds:
+                raise RuleError(_unknown(kinds, f"sort: {key}"))
+        elif name in kinds:
+            for item in value if isinstance(value, list | tuple) else [value]:
+                _check_type(name, kinds[name], item)
+        else:
+            bound, _, label = name.partition("_")
+            if bound not in ("min", "max") or label not in kinds:
+                raise RuleError(_unknown(kinds, name))
+            if kinds[label] not in "iuf" or type(value) not in (int, float):
+                raise RuleError(f"'{name}' compares numbers, but is {value!r}")
 
 
 def _meets(frames: Frames, name: str, value: Any) -> NDArray[np.bool_]:
-    if name in known_names(frames):
-        values = _values(frames, name)
+    if name in {*frames.structure, *_DERIVED}:
         items = list(value) if isinstance(value, list | tuple) else [value]
-        for item in items:
-            _check_type(name, values, item)
-        return np.isin(values, np.array(items))
+        return np.isin(_values(frames, name), np.array(items))
     bound, _, label = name.partition("_")
-    if bound in ("min", "max") and label in known_names(frames):
-        values = _values(frames, label)
-        if values.dtype.kind not in "iuf" or type(value) not in (int, float):
-            raise RuleError(f"'{name}' compares numbers, but is {value!r} for {values.dtype}")
-        return np.asarray(values >= value if bound == "min" else values <= value)
-    raise RuleError(_unknown(frames, name))
+    values = _values(frames, label)
+    return np.asarray(values >= value if bound == "min" else values <= value)
 
 
 def _order(frames: Frames, key: str, chosen: Array) -> Array:
-    name = key.removeprefix("-")
-    if name not in known_names(frames):
-        raise RuleError(_unknown(frames, f"sort: {name}"))
-    values = _values(frames, name)[chosen]
+    values = _values(frames, key.removeprefix("-"))[chosen]
     _, ranks = np.unique(values, return_inverse=True, equal_nan=True)
     ranks = np.asarray(ranks).reshape(-1)
     if key.startswith("-"):
@@ -126,8 +147,7 @@ def _values(frames: Frames, name: str) -> Array:
     return _DERIVED[name](frames)
 
 
-def _check_type(name: str, values: Array, item: Any) -> None:
-    kind = values.dtype.kind
+def _check_type(name: str, kind: str, item: Any) -> None:
     wanted: tuple[str, tuple[type, ...]]
     if kind == "b":
         wanted = ("true or false", (bool,))
@@ -139,8 +159,8 @@ def _check_type(name: str, values: Array, item: Any) -> None:
         raise RuleError(f"'{name}' must be {wanted[0]}, is {item!r}")
 
 
-def _unknown(frames: Frames, name: str) -> str:
-    known = ", ".join(known_names(frames))
+def _unknown(kinds: Mapping[str, str], name: str) -> str:
+    known = ", ".join(sorted(kinds))
     return (
         f"'{name}' is no rule for these structures; known are {known}, the same with min_ or "
         "max_ before a number, sort and limit"

@@ -7,8 +7,6 @@ uninterrupted one (same machine, same number of threads).
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import time
 from collections.abc import Callable
@@ -31,7 +29,7 @@ from aiida_rm.engine.potential import (
     read_safetensors,
     write_safetensors,
 )
-from aiida_rm.engine.settings import TrainSettings, to_plain
+from aiida_rm.engine.settings import TrainSettings
 from aiida_rm.engine.training_data import (
     Targets,
     TrainingData,
@@ -40,13 +38,12 @@ from aiida_rm.engine.training_data import (
     pack,
     split,
 )
+from aiida_rm.engine.training_digest import OTHER_TRAINING, training_digest
 from aiida_rm.engine.training_model import first_model
 
 Metrics = dict[str, float]
 #: Metrics that are means over the batches of an epoch.
 _MEANS = ("loss", "gradient_norm", "clipped", "learning_rate")
-#: Knobs that may change between segments of one training.
-_FREE_KNOBS = ("device", "threads", "checkpoint_seconds")
 
 
 @dataclass
@@ -101,7 +98,7 @@ class Trainer:
         self.settings = settings
         self.device = pick_device(settings.device)
         self.dtype = getattr(torch, settings.dtype)
-        self.digest = _digest(frames, settings)
+        self.digest = training_digest(frames, settings)
         self.data = TrainingData(frames, max(settings.cutoff, core[0]), self.dtype, self.device)
         self.train_rows, self.validation_rows = split(frames, settings)
         self.model = first_model(self.data, self.train_rows, settings, core, initial)
@@ -301,10 +298,7 @@ class Trainer:
         except PotentialError as error:
             raise StateError(str(error)) from error
         if header.get("digest") != self.digest:
-            raise StateError(
-                "the training state belongs to another training; resume with the very frames "
-                "and settings it came from (device, threads and checkpoint_seconds may differ)"
-            )
+            raise StateError(OTHER_TRAINING)
         try:
             for name, model in self._models().items():
                 model.load_state_dict(_below(tensors, f"{name}."))
@@ -343,13 +337,3 @@ def learning_rate(settings: TrainSettings, step: int, done: float) -> float:
 
 def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
-
-
-def _digest(frames: Frames, settings: TrainSettings) -> str:
-    """What a checkpoint belongs to: all data and every knob that shapes the result."""
-    knobs = {k: v for k, v in to_plain(settings).items() if k not in _FREE_KNOBS}
-    digest = hashlib.sha256(json.dumps(knobs, sort_keys=True).encode())
-    for name, array in sorted(frames.to_arrays().items()):
-        digest.update(name.encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from aiida_rm.engine.frames import Frames
+from aiida_rm.engine.labels import GENERATED
 from aiida_rm.parsers.frames import FramesParser
 
 
@@ -10,7 +11,7 @@ class GenerateParser(FramesParser):
     """Attach the generated structures."""
 
     TASK = "generate"
-    STRUCTURE_LABELS = ("index", "seed", "energy_per_atom", "fmax", "steps", "status")
+    STRUCTURE_LABELS = tuple(GENERATED)
 
     def check(self, frames: Frames) -> str | None:
         """A finished job has made what it was asked for, but for the impossible."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from aiida_rm.engine.frames import Frames
+from aiida_rm.engine.labels import SCORED
 from aiida_rm.parsers.frames import FramesParser
 
 
@@ -12,7 +13,7 @@ class ScoreParser(FramesParser):
     """Attach the judged structures."""
 
     TASK = "score"
-    STRUCTURE_LABELS = ("valid", "unique", "novel", "match", "spacegroup")
+    STRUCTURE_LABELS = tuple(SCORED)
 
     def check(self, frames: Frames) -> str | None:
         """The structures must be those of the input, in its order."""

@@ -24,12 +24,13 @@ from aiida_rm.calculations.train import TrainCalculation, cannot_begin_with
 from aiida_rm.data.frames import FramesData
 from aiida_rm.data.potential import PotentialData
 from aiida_rm.engine.errors import EngineError
+from aiida_rm.engine.labels import GENERATED
 from aiida_rm.workflows.common import CleaningMixin, call, exit_with, verdict
 from aiida_rm.workflows.functions import describe_round
 from aiida_rm.workflows.generate import GenerateWorkChain
 from aiida_rm.workflows.protocols import ProtocolMixin, merge, need
 from aiida_rm.workflows.train import TrainWorkChain
-from aiida_rm.workflows.validate import ValidateWorkChain
+from aiida_rm.workflows.validate import ValidateWorkChain, rules_problem
 
 MAX_ROUNDS = 99
 #: Some structures are missing; nothing met the rules: the round goes on without.
@@ -371,4 +372,6 @@ def _check_stages(dataset: FramesData, inputs: Mapping[str, Any]) -> str | None:
             "`dataset` holds molecules alone, but the settings of 'generate' ask for crystals; "
             "set 'periodic' to false and the 'cell' of every stage to 'fixed'"
         )
-    return absent_elements(search, dataset.elements)
+    if message := absent_elements(search, dataset.elements):
+        return message
+    return rules_problem(inputs["validate"]["rules"], GENERATED)

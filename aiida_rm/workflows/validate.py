@@ -12,7 +12,9 @@ from aiida.engine import ExitCode, ProcessBuilder, ProcessSpec, ToContext, WorkC
 from aiida_rm.calculations.functions import ERROR_EMPTY_SELECTION, select_frames
 from aiida_rm.calculations.score import ScoreCalculation
 from aiida_rm.data.frames import FramesData
-from aiida_rm.data.selection import RuleError, check_rules
+from aiida_rm.data.selection import RuleError, check_names, check_rules, kinds_of
+from aiida_rm.engine.errors import EngineError
+from aiida_rm.engine.labels import SCORED
 from aiida_rm.workflows.common import CleaningMixin, call, exit_with, verdict
 from aiida_rm.workflows.protocols import ProtocolMixin, merge
 
@@ -35,6 +37,7 @@ class ValidateWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
             validator=_check_rules,
             help="What an accepted structure must meet (aiida_rm.data.selection).",
         )
+        spec.inputs.validator = _check_together
         spec.output("scored", valid_type=FramesData, required=False, help="All, with verdicts.")
         spec.output("accepted", valid_type=FramesData, required=False, help="Those that meet them.")
         spec.output("results", valid_type=orm.Dict, required=False, help="Summary of the scoring.")
@@ -117,6 +120,26 @@ class ValidateWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
             return exit_with(self, "WARNING_NOTHING_ACCEPTED", count=len(scored))
         self.report(f"the rules cannot be applied: {node.exit_message}")
         return exit_with(self, "ERROR_RULES_REFUSED", message=node.exit_message)
+
+
+def rules_problem(rules: orm.Dict, labels: Mapping[str, str]) -> str | None:
+    """Say why rules cannot be applied to scored structures that had these labels, or None."""
+    try:
+        check_names(rules.get_dict(), {**labels, **SCORED})
+    except RuleError as error:
+        return f"`rules`: {error}"
+    return None
+
+
+def _check_together(inputs: Mapping[str, Any], _: Any) -> str | None:
+    """Find at submission what would else be found after the scoring."""
+    frames, rules = inputs.get("score", {}).get("frames"), inputs.get("rules")
+    if not isinstance(frames, FramesData) or rules is None:
+        return None  # the ports say so
+    try:
+        return rules_problem(rules, kinds_of(frames.get_frames()))
+    except EngineError as error:
+        return f"`score.frames`: {error}"
 
 
 def _check_rules(value: orm.Dict, _: Any) -> str | None:

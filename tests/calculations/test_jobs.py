@@ -15,9 +15,11 @@ from aiida.plugins import CalculationFactory, ParserFactory
 
 from aiida_rm.data.frames import FramesData
 from aiida_rm.data.potential import PotentialData
+from aiida_rm.data.training_state import TrainingStateData
 from aiida_rm.engine.frames import Frames
-from aiida_rm.engine.settings import SETTINGS
-from tests.conftest import POTENTIAL_HEADER
+from aiida_rm.engine.settings import SETTINGS, TrainSettings
+from aiida_rm.engine.training_digest import training_digest
+from tests.conftest import POTENTIAL_HEADER, STATE_HEADER
 from tests.jobs import generated, perturbed
 
 TASKS = ("perturb", "train", "generate", "score")
@@ -70,16 +72,19 @@ def test_frames_go_by_reference(inputs: Any, prepare: Any, diamond_frames: Frame
 
 
 def test_train_sends_potential_and_state(
-    inputs: Any, prepare: Any, potential_data: Any, training_state_data: Any
+    inputs: Any, prepare: Any, potential_data: Any, write_safetensors: Any, tmp_path: Path
 ) -> None:
-    more = {"potential": potential_data, "state": training_state_data}
-    info, _ = prepare("train", inputs("train", **more))
+    given = inputs("train", potential=potential_data)
+    digest = training_digest(given["frames"].get_frames(), TrainSettings())
+    path = write_safetensors(tmp_path / "mine.safetensors", {**STATE_HEADER, "digest": digest})
+    training_state_data = TrainingStateData(path)
+    info, _ = prepare("train", {**given, "state": training_state_data})
     assert {target for uuid, _, target in info.local_copy_list if uuid == potential_data.uuid} == {
         "input_potential.safetensors"
     }
     assert (
         training_state_data.uuid,
-        "training_state.safetensors",
+        training_state_data.filename,
         "input_state.safetensors",
     ) in info.local_copy_list
 
@@ -162,6 +167,13 @@ def test_missing_inputs_are_refused(task: str, inputs: Any, instantiate: Any) ->
     for name in given:
         with pytest.raises(ValueError, match=name):
             instantiate(task, {key: value for key, value in given.items() if key != name})
+
+
+def test_a_state_of_another_training_is_refused(
+    inputs: Any, instantiate: Any, training_state_data: Any
+) -> None:
+    with pytest.raises(ValueError, match=r"belongs to another training.*leave `state` out"):
+        instantiate("train", inputs("train", state=training_state_data))
 
 
 def test_overlapping_atoms_are_refused(inputs: Any, instantiate: Any) -> None:

@@ -18,6 +18,7 @@ import pytest
 from aiida_rm.engine import files
 from aiida_rm.engine.__main__ import main
 from aiida_rm.engine.frames import Frames
+from aiida_rm.engine.labels import GENERATED
 from aiida_rm.engine.potential import Potential
 
 PERTURB = {"samples": 40, "seed": 1}
@@ -83,6 +84,8 @@ def test_every_task_leaves_results_metrics_and_its_output(chain: Path) -> None:
         assert not list((chain / task).glob("*.tmp"))
     assert results(chain / "perturb")["summary"]["n_structures"] == 40
     assert results(chain / "train")["summary"]["epochs"] == 3
+    made = Frames.load(chain / "generate" / files.OUTPUT_FRAMES).structure
+    assert {name: array.dtype.kind for name, array in made.items()} == GENERATED
     assert [line["epoch"] for line in metrics(chain / "train")] == [1, 2, 3]
     assert not (chain / "train" / files.OUTPUT_STATE).exists()
     summary = results(chain / "generate")["summary"]

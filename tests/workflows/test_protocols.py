@@ -283,3 +283,30 @@ def test_the_loop_looks_at_the_potential_to_begin_with(
         submit(FramesData(silicon), {})
     with pytest.raises(ValueError, match="'channels' of 8, but the settings say 3"):
         submit(FramesData(diamond_frames), {"channels": 3})
+
+
+@pytest.mark.parametrize(
+    ("rules", "says"),
+    [
+        ({"vaild": True}, "'vaild' is no rule for these structures; known are converged"),
+        ({"valid": "yes"}, "'valid' must be true or false"),
+        ({"sort": "enthalpy"}, "'sort: enthalpy' is no rule"),
+        ({"max_match": 1.0}, "'max_match' compares numbers"),
+    ],
+)
+def test_rules_are_checked_before_anything_runs(
+    code: Any, diamond_frames: Frames, rules: dict[str, Any], says: str
+) -> None:
+    loop = LoopWorkChain.get_builder_from_protocol(code, FramesData(diamond_frames))
+    frames = FramesData(generated(diamond_frames))
+    validate = ValidateWorkChain.get_builder_from_protocol(code, frames)
+    loop.validate.rules = orm.Dict(rules)
+    validate.rules = orm.Dict(rules)
+    assert says in refused(LoopWorkChain, loop)
+    assert says in refused(ValidateWorkChain, validate)
+
+
+def test_rules_may_ask_for_labels_of_the_structures(code: Any, diamond_frames: Frames) -> None:
+    validate = ValidateWorkChain.get_builder_from_protocol(code, FramesData(diamond_frames))
+    validate.rules = orm.Dict({"name": "diamond", "max_n_atoms": 8, "sort": "-volume_per_atom"})
+    assert refused(ValidateWorkChain, validate) == ""

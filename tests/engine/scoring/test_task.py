@@ -10,6 +10,7 @@ from ase.build import bulk, make_supercell, molecule
 from aiida_rm.engine.converters import from_ase
 from aiida_rm.engine.errors import FramesError
 from aiida_rm.engine.frames import Frames, concatenate
+from aiida_rm.engine.labels import SCORED
 from aiida_rm.engine.scoring.known import carbon_allotropes
 from aiida_rm.engine.scoring.molecules import distance_fingerprint
 from aiida_rm.engine.scoring.task import score
@@ -64,12 +65,7 @@ def test_labels_and_summary(diamond: Atoms) -> None:
         structure={"seed": [7, 8]}, atom={"force": np.zeros((6, 3))}
     )
     scored, summary = score(frames, ONE, known=carbon_allotropes())
-    kinds = {
-        "seed": "i", "valid": "b", "converged": "b", "min_distance": "f", "volume_per_atom": "f",
-        "spacegroup": "i", "duplicate_of": "i", "unique": "b", "novel": "b", "match": "U",
-        "match_rmsd": "f", "coordination_min": "i", "coordination_max": "i",
-        "coordination_mean": "f", "rdf": "f",
-    }  # fmt: skip
+    kinds = {"seed": "i", "rdf": "f", **SCORED}
     assert {name: array.dtype.kind for name, array in scored.structure.items()} == kinds
     assert scored.structure["rdf"].shape == (2, ONE.rdf_bins)
     assert scored.structure["rdf"].dtype == np.float32
