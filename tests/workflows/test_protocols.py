@@ -288,7 +288,7 @@ def test_the_loop_looks_at_the_potential_to_begin_with(
 @pytest.mark.parametrize(
     ("rules", "says"),
     [
-        ({"vaild": True}, "'vaild' is no rule for these structures; known are converged"),
+        ({"sound": True}, "'sound' is no rule for these structures; known are converged"),
         ({"valid": "yes"}, "'valid' must be true or false"),
         ({"sort": "enthalpy"}, "'sort: enthalpy' is no rule"),
         ({"max_match": 1.0}, "'max_match' compares numbers"),
