@@ -17,7 +17,7 @@ from aiida_rm.engine.settings import TrainSettings, to_plain
 from aiida_rm.engine.training_digest import OTHER_TRAINING, training_digest
 
 #: Knobs that must be those of a potential to begin with.
-_SHAPE = ("cutoff", "channels", "radial", "l_max", "hidden")
+_SHAPE = ("architecture", "cutoff", "channels", "radial", "l_max", "hidden", "features", "layers")
 
 
 class TrainCalculation(EngineCalculation):
@@ -64,14 +64,14 @@ class TrainCalculation(EngineCalculation):
 
     @classmethod
     def validate_together(cls, inputs: Mapping[str, Any]) -> str | None:
-        """Refuse structures without targets, a potential of other elements, a state of others."""
+        """Refuse structures without targets, a potential of another shape, a state of others."""
         frames = inputs.get("frames")
         if frames is None:
             return None
         message = missing_targets(frames)
         potential, state = inputs.get("potential"), inputs.get("state")
         if message is None and potential is not None:
-            message = cannot_begin_with(potential, frames, cls.settings_of(inputs), "frames")
+            message = cannot_begin_with(potential, cls.settings_of(inputs))
         if message is None and state is not None:
             digest = training_digest(frames.get_frames(), cls.settings_of(inputs))
             if state.digest != digest:
@@ -91,17 +91,10 @@ class TrainCalculation(EngineCalculation):
         return copies
 
 
-def cannot_begin_with(
-    potential: PotentialData, frames: FramesData, settings: TrainSettings, label: str
-) -> str | None:
-    """Say why a training on ``frames``, the input ``label``, cannot start warm, or None."""
-    absent = [symbol for symbol in frames.elements if symbol not in potential.elements]
-    if absent:
-        return (
-            f"`potential` knows {', '.join(potential.elements)}, but `{label}` also hold "
-            f"{', '.join(absent)}; leave `potential` out to train anew"
-        )
-    shape, wanted = potential.get_header().get("hyperparameters", {}), to_plain(settings)
+def cannot_begin_with(potential: PotentialData, settings: TrainSettings) -> str | None:
+    """Say why a training cannot start from this potential, or None."""
+    header, wanted = potential.get_header(), to_plain(settings)
+    shape = {**header.get("hyperparameters", {}), "architecture": header.get("architecture")}
     for name in _SHAPE:
         if name in shape and shape[name] != wanted[name]:
             return (

@@ -1,4 +1,4 @@
-"""Chemical symbols, so that the engine needs neither ase nor pymatgen for them."""
+"""Chemical symbols and radii, so that the engine needs neither ase nor pymatgen for them."""
 
 from __future__ import annotations
 
@@ -17,6 +17,18 @@ MAX_NUMBER: Final = len(SYMBOLS) - 1
 NUMBERS: Final[dict[str, int]] = {
     symbol: number for number, symbol in enumerate(SYMBOLS) if number > 0
 }
+
+_RADII: Final = (
+    "0 32 46 133 102 85 75 71 63 64 67 155 139 126 116 111 103 99 96 196 171 148 136 134 122 "
+    "119 116 111 110 112 118 124 121 121 116 114 117 210 185 163 154 147 138 128 125 125 120 "
+    "128 136 142 140 140 136 133 131 232 196 180 163 176 174 173 172 168 169 168 167 166 165 "
+    "164 170 162 152 146 137 131 129 122 123 124 133 144 144 151 145 147 142 223 201 186 175 "
+    "169 170 171 172 166 166 168 168 165 167 173 176 161 157 149 143 141 134 129 128 121 122 "
+    "136 143 162 175 165 157"
+)
+#: Single-bond covalent radii of Z = 1 to 118 in angstrom; place 0 is no element
+#: (Pyykko and Atsumi, Chem. Eur. J. 15, 186, 2009).
+RADII: Final[tuple[float, ...]] = tuple(float(text) / 100 for text in _RADII.split())
 
 _TOKEN = re.compile(r"([A-Z][a-z]?)([0-9]*)")
 

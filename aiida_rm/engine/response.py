@@ -31,7 +31,7 @@ from torch import Tensor
 from aiida_rm.engine.errors import FramesError
 from aiida_rm.engine.frames import Frames, concatenate
 from aiida_rm.engine.neighbors import Graph, build_graph
-from aiida_rm.engine.potential.core import core_energy
+from aiida_rm.engine.potential.core import core_energy, core_radii, largest_core
 from aiida_rm.engine.settings import PerturbSettings
 
 Array = NDArray[np.float64]
@@ -70,11 +70,10 @@ def fictitious_energy(
     away = graph.positions - torch.bmm(home[:, None], gradient[graph.batch])[:, 0]
     vectors = graph.edge_vectors()
     # Every pair is two directed edges.
-    pairs = 0.5 * core_energy(
-        vectors.square().sum(-1), settings.core_radius, settings.core_strength
-    )
+    radii = core_radii(graph.numbers, graph.edge_index, settings.core_scale, home.dtype)
+    pairs = 0.5 * core_energy(vectors.square().sum(-1), radii, settings.core_strength)
     energy = torch.zeros(graph.n_structures, dtype=home.dtype)
-    energy = energy.index_add(0, graph.batch, 0.5 * settings.spring * away.square().sum(-1))
+    energy = energy.index_add(0, graph.batch, spring_energy(away.square().sum(-1), settings))
     energy = energy.index_add(0, graph.batch[graph.edge_index[0]], pairs)
 
     strain = 0.5 * (gradient @ gradient.transpose(1, 2) - one)
@@ -87,11 +86,23 @@ def fictitious_energy(
     return energy + torch.where(graph.periodic, volumes * density, torch.zeros_like(density))
 
 
+def spring_energy(squares: Tensor, settings: PerturbSettings) -> Tensor:
+    """(A,) energy of atoms whose displacements have these squares (A,), in square angstrom.
+
+    k/2 d^2, or with ``saturation`` s the pseudo-Huber form k s^2 (sqrt(1 + d^2 / s^2) - 1), whose
+    force grows to k s at most.
+    """
+    if settings.saturation == 0:
+        return 0.5 * settings.spring * squares
+    limit = settings.saturation**2
+    return settings.spring * limit * (torch.sqrt(1 + squares / limit) - 1)
+
+
 def fictitious_response(
     frames: Frames, home: Array, home_cells: Array, settings: PerturbSettings
 ) -> Response:
     """Energy, forces and stress of perturbed structures, all in float64."""
-    graph = build_graph(frames, settings.core_radius)
+    graph = build_graph(frames, largest_core(frames.numbers, settings.core_scale))
     positions = graph.positions.requires_grad_(True)
     cells = graph.cells.requires_grad_(True)
     energy = fictitious_energy(
@@ -121,7 +132,8 @@ def perturb(
 
     Returns:
         Frames with the labels ``force`` (A, 3), ``stress`` (S, 3, 3), ``energy``, ``parent``,
-        ``level``, ``strain``, ``core_radius``, ``core_strength``, ``reference_volume`` (S,).
+        ``level``, ``noise`` (root mean square displacement of a coordinate, angstrom),
+        ``strain``, ``core_scale``, ``core_strength``, ``reference_volume`` (S,).
 
     Raises:
         FramesError: unusable structures, or such that are periodic in one or two directions.
@@ -165,7 +177,7 @@ def _perturb_some(frames: Frames, jobs: list[tuple[int, int]], settings: Perturb
         homes.append(np.array(home))
         home_cells.append(np.array(home_cell))
         cells.append(home_cell @ gradient)
-        positions.append(home @ gradient + amplitude * (rng.random(home.shape) - 0.5))
+        positions.append(home @ gradient + amplitude * _noise(rng, home.shape, settings))
         pbc.append(frames.pbc[parent])
         pairs.append((level, strain))
     bare = Frames.build(numbers, positions, np.stack(cells), np.stack(pbc))
@@ -197,13 +209,21 @@ def _perturb_some(frames: Frames, jobs: list[tuple[int, int]], settings: Perturb
             "energy": response.energy.numpy(),
             "parent": np.array([parent for parent, _ in jobs], np.int64),
             "level": levels,
+            "noise": levels * settings.displacement / np.sqrt(12),
             "strain": np.array([strain for _, strain in pairs]),
-            "core_radius": np.full(len(bare), settings.core_radius),
+            "core_scale": np.full(len(bare), settings.core_scale),
             "core_strength": np.full(len(bare), settings.core_strength),
             "reference_volume": np.where(bare.pbc.all(axis=1), volumes, np.nan),
         },
         atom={"force": forces},
     )
+
+
+def _noise(rng: np.random.Generator, shape: tuple[int, ...], settings: PerturbSettings) -> Array:
+    """Random numbers of the variance of U - 1/2, U uniform in [0, 1)."""
+    if settings.distribution == "normal":
+        return rng.normal(scale=np.sqrt(1 / 12), size=shape)
+    return np.asarray(rng.random(shape) - 0.5)
 
 
 def _levels(

@@ -57,11 +57,20 @@ class PerturbSettings:
     strain: float = knob(0.10, "largest isotropic strain of the cell", low=0, high=0.5)
     strain_levels: int = knob(11, "isotropic strains, evenly from -strain to +strain", low=1)
     shear: float = knob(0.10, "width of the uniform random part of the strain", low=0, high=0.5)
-    core_radius: float = knob(
-        0.75, "pairs nearer than this repel each other", unit="angstrom", low=0.05, high=5
+    core_scale: float = knob(
+        0.5,
+        "pairs nearer than this share of their covalent radii's sum repel each other",
+        low=0.05,
+        high=1,
     )
     core_strength: float = knob(1.0, "repulsion of two atoms on one spot", unit="angstrom^2", low=0)
     spring: float = knob(1.0, "spring constant that pulls an atom home", low=1e-6)
+    distribution: str = knob(
+        "uniform", "of a displacement, at the same root mean square", choices=("uniform", "normal")
+    )
+    saturation: float = knob(
+        0.0, "the pull home grows no further beyond about this; 0: it does", unit="angstrom", low=0
+    )
     match: bool = knob(
         True, "an atom's home is the like one that makes all ways home shortest, not where it was"
     )
@@ -74,16 +83,26 @@ class TrainSettings:
     """Perturbed structures to a potential."""
 
     seed: int = knob(0, "seed of the initial weights, the split and the batches", low=0)
+    architecture: str = knob(
+        "local",
+        "local: body-ordered invariants, for few data; equivariant: message passing, for many",
+        choices=("local", "equivariant"),
+    )
     cutoff: float = knob(
         4.0, "atoms further apart do not feel each other", unit="angstrom", low=1, high=12
     )
-    channels: int = knob(8, "radial channels of the neighbour density", low=1, high=512)
+    channels: int = knob(8, "local: radial channels of the neighbour density", low=1, high=512)
     radial: int = knob(6, "Bessel functions of the distance", low=1, high=64)
-    l_max: int = knob(3, "largest angular momentum of the neighbour density", low=0, high=4)
-    hidden: tuple[int, ...] = knob((24, 12), "widths of the hidden layers", low=1, high=4096)
+    l_max: int = knob(3, "local: largest angular momentum of the neighbour density", low=0, high=4)
+    hidden: tuple[int, ...] = knob((24, 12), "local: widths of the hidden layers", low=1, high=4096)
     element_channels: int = knob(
-        4, "components of an element's embedding (one element alone needs one)", low=1, high=64
+        4,
+        "local: components of an element's embedding (one element alone needs one)",
+        low=1,
+        high=64,
     )
+    features: int = knob(64, "equivariant: features of an atom", low=1, high=1024)
+    layers: int = knob(2, "equivariant: rounds of messages", low=1, high=12)
     epochs: int = knob(12, "passes through the training set", low=1)
     batch_atoms: int = knob(320, "atoms in a batch, at most (one structure at least)", low=1)
     learning_rate: float = knob(1e-2, "largest step of Adam", low=1e-8, high=1)
@@ -93,6 +112,9 @@ class TrainSettings:
     ema_decay: float = knob(0.99, "decay of the average of the weights", low=0, high=0.99999)
     force_weight: float = knob(1.0, "weight of the squared error of the forces", low=0)
     stress_weight: float = knob(1.0, "weight of the squared error of the stress", low=0)
+    noise_weight: float = knob(
+        0.0, "structures weigh by their noise to the power of minus this", low=0, high=2
+    )
     validation_fraction: float = knob(
         0.1, "share of the structures held out to watch the error", low=0, high=0.9
     )

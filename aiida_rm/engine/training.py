@@ -29,6 +29,7 @@ from aiida_rm.engine.potential import (
     read_safetensors,
     write_safetensors,
 )
+from aiida_rm.engine.potential.core import largest_core
 from aiida_rm.engine.settings import TrainSettings
 from aiida_rm.engine.training_data import (
     Targets,
@@ -92,14 +93,15 @@ class Trainer:
 
         Raises:
             FramesError: labels are missing or unusable.
-            PotentialError: ``initial`` has another shape, core or other elements.
+            PotentialError: ``initial`` has another shape or core.
         """
         core = check_labels(frames)
         self.settings = settings
         self.device = pick_device(settings.device)
         self.dtype = getattr(torch, settings.dtype)
         self.digest = training_digest(frames, settings)
-        self.data = TrainingData(frames, max(settings.cutoff, core[0]), self.dtype, self.device)
+        reach = max(settings.cutoff, largest_core(frames.numbers, core[0]))
+        self.data = TrainingData(frames, reach, self.dtype, self.device, settings.noise_weight)
         self.train_rows, self.validation_rows = split(frames, settings)
         self.model = first_model(self.data, self.train_rows, settings, core, initial)
         self.average = deepcopy(self.model)
@@ -188,7 +190,8 @@ class Trainer:
         force_error = (prediction.forces - targets.forces).square().sum(-1)
         stress_error = (prediction.stress - targets.stress).square().sum((1, 2))
         stress_error = stress_error[graph.periodic]
-        loss = s.force_weight * force_error.mean() / self.scales[0]
+        weighted = force_error * targets.weights[graph.batch]
+        loss = s.force_weight * weighted.mean() / self.scales[0]
         if len(stress_error):
             loss = loss + s.stress_weight * stress_error.mean() / self.scales[1]
         sums = {}

@@ -20,23 +20,32 @@ from aiida_rm.engine.settings import TrainSettings
 Rows = np.ndarray[Any, Any]
 #: Edges whose graphs are kept in memory (11 bytes each); beyond, they are built each time.
 _KEPT_EDGES = 60_000_000
+#: Noise below this (angstrom) counts as this, or the unperturbed structures would weigh all.
+_QUIET = 0.02
 
 
 @dataclass(frozen=True)
 class Targets:
-    """Forces (A, 3) and stress (S, 3, 3) to learn."""
+    """Forces (A, 3) and stress (S, 3, 3) to learn, and how much each structure counts (S,)."""
 
     forces: Tensor
     stress: Tensor
+    weights: Tensor
 
 
 class TrainingData:
     """Perturbed frames as graphs with targets on a device."""
 
     def __init__(
-        self, frames: Frames, cutoff: float, dtype: torch.dtype, device: torch.device
+        self,
+        frames: Frames,
+        cutoff: float,
+        dtype: torch.dtype,
+        device: torch.device,
+        noise_weight: float = 0.0,
     ) -> None:
         self.frames = frames
+        self.weights = noise_weights(frames, noise_weight)
         self.counts = frames.counts
         self.cutoff = cutoff
         self.dtype = dtype
@@ -51,7 +60,8 @@ class TrainingData:
         graph = self._join(part, rows) if not missing else self._build(part, rows)
         forces = torch.as_tensor(part.atom["force"], dtype=self.dtype, device=self.device)
         stress = torch.as_tensor(part.structure["stress"], dtype=self.dtype, device=self.device)
-        return graph, Targets(forces, stress)
+        weights = torch.as_tensor(self.weights[rows], dtype=self.dtype, device=self.device)
+        return graph, Targets(forces, stress, weights)
 
     def scales(self, rows: Rows) -> tuple[float, float]:
         """Mean squared target of forces (per atom) and stress (per cell), at least 1e-8."""
@@ -94,6 +104,22 @@ class TrainingData:
         )
 
 
+def noise_weights(frames: Frames, power: float) -> Rows:
+    """(S,) weights of the structures' forces, noise^-power, of mean 1 over the atoms.
+
+    Raises:
+        FramesError: the label ``noise`` is missing.
+    """
+    if power == 0:
+        return np.ones(len(frames))
+    if "noise" not in frames.structure:
+        raise FramesError(
+            "the frames have no label 'noise'; run perturb again, or set 'noise_weight' to 0"
+        )
+    weights = np.hypot(frames.structure["noise"], _QUIET) ** -power
+    return np.asarray(weights * frames.n_atoms / (weights * frames.counts).sum())
+
+
 def pack(rows: Rows | Sequence[int], counts: Rows, limit: int) -> list[Rows]:
     """Cut rows, in order, into batches of at most ``limit`` atoms (one structure at least)."""
     batches, begin, atoms = [], 0, 0
@@ -123,7 +149,7 @@ def check_labels(frames: Frames) -> tuple[float, float]:
     if not (np.isfinite(force).all() and np.isfinite(stress).all()):
         raise FramesError("the target forces or stresses are not all finite; run perturb again")
     core = []
-    for name in ("core_radius", "core_strength"):
+    for name in ("core_scale", "core_strength"):
         values = np.unique(frames.structure.get(name, np.zeros(0)))
         if len(values) != 1:
             raise FramesError(

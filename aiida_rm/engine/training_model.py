@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from dataclasses import replace
 
 import torch
 
 from aiida_rm.engine.elements import SYMBOLS
 from aiida_rm.engine.errors import PotentialError
-from aiida_rm.engine.potential import LocalHyperparameters, Potential
+from aiida_rm.engine.potential import (
+    EquivariantHyperparameters,
+    Hyperparameters,
+    LocalHyperparameters,
+    Potential,
+)
+from aiida_rm.engine.potential.local import LocalNetwork
 from aiida_rm.engine.settings import TrainSettings
 from aiida_rm.engine.training_data import Rows, TrainingData, describe_training_set, pack
 
@@ -27,22 +34,16 @@ def first_model(
         rows: its part for training.
         settings: shape of the network, and the seed.
         core: radius and strength of the repulsion in the targets.
-        initial: weights to start from; None draws them from the seed.
+        initial: weights to start from (new elements are added); None draws them from the seed.
 
     Raises:
-        PotentialError: ``initial`` has another shape, core or other elements.
+        PotentialError: ``initial`` has another shape or core.
     """
     elements = data.frames.elements
-    shape = LocalHyperparameters(
-        cutoff=settings.cutoff,
-        channels=settings.channels,
-        radial=settings.radial,
-        l_max=settings.l_max,
-        hidden=settings.hidden,
-        element_channels=min(settings.element_channels, len(elements)),
-    )
+    known = set(elements) | set(initial.elements if initial else ())
+    shape = shape_of(settings, len(known))
     if initial is not None:
-        model = _copy(initial, shape, core, elements)
+        model = _copy(initial, shape, core, settings.seed)
     else:
         torch.manual_seed(settings.seed)
         # Built in float32 whatever the dtype, so that a seed means one set of weights.
@@ -53,27 +54,49 @@ def first_model(
     if initial is None:
         some = pack(rows[:256], data.counts, max(settings.batch_atoms, 2048))[0]
         graph, _ = data.batch(some)
-        model.network.standardise(graph.edge_vectors(), graph.edge_index, graph.numbers)
+        model.network.standardise(
+            graph.edge_vectors(), graph.edge_index, graph.numbers, model.visible(graph)
+        )
     return model
 
 
+def shape_of(settings: TrainSettings, n_elements: int) -> Hyperparameters:
+    """The shape of the network that the settings ask for."""
+    if settings.architecture == "equivariant":
+        return EquivariantHyperparameters(
+            cutoff=settings.cutoff,
+            features=settings.features,
+            layers=settings.layers,
+            radial=settings.radial,
+        )
+    return LocalHyperparameters(
+        cutoff=settings.cutoff,
+        channels=settings.channels,
+        radial=settings.radial,
+        l_max=settings.l_max,
+        hidden=settings.hidden,
+        element_channels=min(settings.element_channels, n_elements),
+    )
+
+
 def _copy(
-    initial: Potential,
-    shape: LocalHyperparameters,
-    core: tuple[float, float],
-    elements: tuple[str, ...],
+    initial: Potential, shape: Hyperparameters, core: tuple[float, float], seed: int
 ) -> Potential:
-    if initial.network.shape != shape:
+    model = deepcopy(initial).requires_grad_(True)
+    if isinstance(model.network, LocalNetwork) and isinstance(shape, LocalHyperparameters):
+        torch.manual_seed(seed)
+        channels = max(shape.element_channels, model.network.shape.element_channels)
+        model.network = model.network.widened(channels)
+        shape = replace(shape, element_channels=channels)
+    if model.network.shape != shape:
         raise PotentialError(
             f"the potential to start from has the shape {initial.network.shape.to_plain()}, the "
             f"settings ask for {shape.to_plain()}; make them equal, or start without it"
         )
-    if (initial.core_radius, initial.core_strength) != core:
+    if (initial.core_scale, initial.core_strength) != core:
         raise PotentialError(
             "the potential to start from has another core repulsion than the frames; perturb "
-            "with the same 'core_radius' and 'core_strength', or start without it"
+            "with the same 'core_scale' and 'core_strength', or start without it"
         )
-    initial.require_elements(set(elements))
-    model = deepcopy(initial).requires_grad_(True)
     model.element_energy.zero_()
     return model

@@ -364,7 +364,7 @@ def _check_stages(dataset: FramesData, inputs: Mapping[str, Any]) -> str | None:
     potential = train.get("potential")
     if isinstance(potential, PotentialData):
         settings = TrainCalculation.settings_of(train)
-        if message := cannot_begin_with(potential, dataset, settings, "dataset"):
+        if message := cannot_begin_with(potential, settings):
             return message
     search = GenerateCalculation.settings_of(generate)
     if search.periodic and dataset.pbc_kind == "molecule":

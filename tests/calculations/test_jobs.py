@@ -220,15 +220,6 @@ def test_train_wants_targets(
     )
 
 
-def test_warm_start_must_know_the_elements(
-    inputs: Any, instantiate: Any, potential_data: Any
-) -> None:
-    silicon = Frames.build([[14]], [[[0, 0, 0]]], cells=[np.eye(3) * 3])
-    frames = FramesData(perturbed(silicon))
-    with pytest.raises(ValueError, match="knows C, but `frames` also hold Si"):
-        instantiate("train", inputs("train", frames=frames, potential=potential_data))
-
-
 def test_warm_start_must_have_the_shape_of_the_settings(
     inputs: Any, instantiate: Any, potential_data: Any
 ) -> None:

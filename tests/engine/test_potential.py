@@ -20,14 +20,25 @@ from aiida_rm.engine.calculator import ResponseMatchingCalculator
 from aiida_rm.engine.errors import DiskError, PotentialError
 from aiida_rm.engine.frames import Frames
 from aiida_rm.engine.neighbors import build_graph
-from aiida_rm.engine.potential import LocalHyperparameters, Potential, Prediction
+from aiida_rm.engine.potential import (
+    EquivariantHyperparameters,
+    Hyperparameters,
+    LocalHyperparameters,
+    Potential,
+    Prediction,
+)
+from aiida_rm.engine.potential.core import core_radii, largest_core
 from aiida_rm.engine.potential.harmonics import gaunt, solid_harmonics, triples
 
+SHAPES: dict[str, Hyperparameters] = {
+    "local": LocalHyperparameters(4.0, 4, 5, 3, (8, 6), 3),
+    "equivariant": EquivariantHyperparameters(4.0, 8, 2, 5),
+}
 
-def make_potential(element_channels: int = 3, seed: int = 0) -> Potential:
-    torch.manual_seed(seed)
-    shape = LocalHyperparameters(4.0, 4, 5, 3, (8, 6), element_channels)
-    potential = Potential(shape, 0.8, 1.0)
+
+def make_potential(architecture: str = "local") -> Potential:
+    torch.manual_seed(0)
+    potential = Potential(SHAPES[architecture], 0.5, 1.0)
     # Everything that training could set is set.
     for weight in potential.network.trained():
         torch.nn.init.normal_(weight, std=0.3)
@@ -36,7 +47,9 @@ def make_potential(element_channels: int = 3, seed: int = 0) -> Potential:
     return potential.double()
 
 
-POTENTIAL = make_potential()
+POTENTIALS = {name: make_potential(name) for name in SHAPES}
+POTENTIAL = POTENTIALS["local"]
+both = pytest.mark.parametrize("potential", POTENTIALS.values(), ids=POTENTIALS)
 
 
 def predict(*atoms: Atoms, potential: Potential = POTENTIAL) -> Prediction:
@@ -65,44 +78,47 @@ def ethanol(seed: int = 0) -> Atoms:
     return atoms
 
 
+@both
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 10**6), periodic=st.booleans())
-def test_rotation_translation_permutation(seed: int, periodic: bool) -> None:
+def test_rotation_translation_permutation(potential: Potential, seed: int, periodic: bool) -> None:
     rng = np.random.default_rng(seed)
     atoms = crystal(seed) if periodic else ethanol(seed)
-    found = predict(atoms)
+    found = predict(atoms, potential=potential)
     turn = Rotation.random(random_state=seed).as_matrix() * rng.choice([-1, 1])
     order = rng.permutation(len(atoms))
     turned = atoms[order]
     turned.set_cell(atoms.cell.array @ turn)
     turned.positions = atoms.positions[order] @ turn + rng.uniform(-9, 9, 3)
-    other = predict(turned)
+    other = predict(turned, potential=potential)
     torch.testing.assert_close(other.energy, found.energy)
     np.testing.assert_allclose(other.forces, found.forces.numpy()[order] @ turn, atol=1e-9)
     np.testing.assert_allclose(other.stress[0], turn.T @ found.stress[0].numpy() @ turn, atol=1e-10)
 
 
+@both
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 10**6))
-def test_periodic_images_and_other_cells(seed: int) -> None:
+def test_periodic_images_and_other_cells(potential: Potential, seed: int) -> None:
     rng = np.random.default_rng(seed)
     atoms = crystal(seed)
-    found = predict(atoms)
+    found = predict(atoms, potential=potential)
     moved = atoms.copy()
     moved.positions += rng.integers(-3, 4, (8, 3)) @ atoms.cell.array
-    torch.testing.assert_close(predict(moved).energy, found.energy)
+    torch.testing.assert_close(predict(moved, potential=potential).energy, found.energy)
     # The same lattice by other vectors, and a supercell.
     other = make_supercell(atoms, [[1, 1, 0], [0, 1, 0], [0, -1, 1]])
-    torch.testing.assert_close(predict(other).energy, found.energy)
-    double = predict(atoms.repeat((2, 1, 1)))
+    torch.testing.assert_close(predict(other, potential=potential).energy, found.energy)
+    double = predict(atoms.repeat((2, 1, 1)), potential=potential)
     torch.testing.assert_close(double.energy, 2 * found.energy)
     torch.testing.assert_close(double.stress, found.stress)
     np.testing.assert_allclose(double.forces[:8], found.forces, atol=1e-9)
 
 
+@both
 @pytest.mark.parametrize("atoms", [crystal(), ethanol()], ids=["crystal", "molecule"])
-def test_forces_against_finite_differences(atoms: Atoms) -> None:
-    forces = predict(atoms).forces.numpy()
+def test_forces_against_finite_differences(potential: Potential, atoms: Atoms) -> None:
+    forces = predict(atoms, potential=potential).forces.numpy()
     step = 1e-4
     for index in range(len(atoms)):
         for axis in range(3):
@@ -110,14 +126,15 @@ def test_forces_against_finite_differences(atoms: Atoms) -> None:
             for sign in (1, -1):
                 moved = atoms.copy()
                 moved.positions[index, axis] += sign * step
-                energies.append(float(predict(moved).energy[0]))
+                energies.append(float(predict(moved, potential=potential).energy[0]))
             slope = (energies[0] - energies[1]) / (2 * step)
             assert forces[index, axis] == pytest.approx(-slope, abs=1e-6)
 
 
-def test_stress_against_finite_differences() -> None:
+@both
+def test_stress_against_finite_differences(potential: Potential) -> None:
     atoms = crystal()
-    stress = predict(atoms).stress[0].numpy()
+    stress = predict(atoms, potential=potential).stress[0].numpy()
     step = 1e-4
     for i in range(3):
         for j in range(i, 3):
@@ -128,15 +145,18 @@ def test_stress_against_finite_differences() -> None:
                 strain[j, i] += 0.5 * sign * step
                 moved = atoms.copy()
                 moved.set_cell(atoms.cell.array @ strain, scale_atoms=True)
-                energies.append(float(predict(moved).energy[0]))
+                energies.append(float(predict(moved, potential=potential).energy[0]))
             slope = (energies[0] - energies[1]) / (2 * step) / atoms.get_volume()
             assert stress[i, j] == pytest.approx(slope, abs=1e-6)
 
 
 @pytest.mark.parametrize("distance", [0.0, 1e-9, 1e-6, 1e-3, 0.05, 0.3])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_overlapping_atoms_stay_finite(distance: float, dtype: torch.dtype) -> None:
-    potential = make_potential().to(dtype)
+@pytest.mark.parametrize("architecture", SHAPES)
+def test_overlapping_atoms_stay_finite(
+    architecture: str, distance: float, dtype: torch.dtype
+) -> None:
+    potential = make_potential(architecture).to(dtype)
     frames = Frames.build([[6, 8, 1]], [[[0, 0, 0], [distance, 0, 0], [0, distance / 2, 1.1]]])
     graph = build_graph(frames, potential.cutoff, dtype=dtype)
     found = potential(graph, create_graph=True)
@@ -148,52 +168,95 @@ def test_overlapping_atoms_stay_finite(distance: float, dtype: torch.dtype) -> N
     assert max(float(slope.abs().max()) for slope in slopes) < 1e5
 
 
-def test_the_core_pushes_overlapping_atoms_apart() -> None:
+@both
+def test_nothing_learnt_undoes_the_core(potential: Potential) -> None:
+    """Within half its radius a pair feels the core alone, whatever the weights are."""
+    rc = 0.5 * 2 * 0.75  # two carbons
+    for r in (0.1, 0.3, 0.37):
+        found = predict(Atoms("C2", positions=[[0, 0, 0], [r, 0, 0]]), potential=potential)
+        slope = 4 * r / rc**2 * (1 - r**2 / rc**2)
+        np.testing.assert_allclose(found.forces.numpy(), [[-slope, 0, 0], [slope, 0, 0]], atol=1e-9)
+    near = predict(Atoms("C2", positions=[[0, 0, 0], [0.6, 0, 0]]), potential=potential)
+    core_alone = 4 * 0.6 / rc**2 * (1 - 0.6**2 / rc**2)
+    assert abs(float(near.forces[1, 0]) - core_alone) > 1e-6
+
+
+def test_the_core_depends_on_the_elements() -> None:
+    numbers, edges = torch.tensor([1, 55]), torch.tensor([[0, 0, 1], [0, 1, 1]])
+    radii = core_radii(numbers, edges, 0.5, torch.float64)
+    assert radii.tolist() == pytest.approx([0.32, 1.32, 2.32])
+    assert largest_core(np.array([1, 55]), 0.5) == pytest.approx(2.32)
+
+
+def test_wider_networks_are_the_same_function() -> None:
+    """An element channel more changes nothing before it is trained."""
+    torch.manual_seed(1)
     potential = make_potential()
-    for weight in potential.network.parameters():
-        torch.nn.init.zeros_(weight)
-    potential.network.feature_mean.zero_()
-    found = predict(Atoms("C2", positions=[[0, 0, 0], [0.4, 0, 0]]), potential=potential)
-    slope = 4 * 0.4 / 0.8**2 * (1 - 0.4**2 / 0.8**2)
-    np.testing.assert_allclose(found.forces.numpy(), [[-slope, 0, 0], [slope, 0, 0]], atol=1e-12)
-    assert float(found.energy[0]) == pytest.approx((1 - 0.25) ** 2)
+    wide = make_potential()
+    wide.network = potential.network.widened(5).double()  # type: ignore[operator]
+    assert wide.n_parameters > potential.n_parameters
+    torch.testing.assert_close(
+        predict(crystal(), potential=wide).forces, predict(crystal(), potential=potential).forces
+    )
 
 
-def test_energy_is_smooth_at_the_cutoff() -> None:
+@pytest.mark.parametrize("architecture", SHAPES)
+def test_every_element_is_known(architecture: str) -> None:
+    potential = make_potential(architecture)
+    for symbol in ("H", "Og"):
+        found = predict(Atoms(f"{symbol}2", positions=[[0, 0, 0], [2, 0, 0]]), potential=potential)
+        assert torch.isfinite(found.forces).all()
+
+
+@both
+def test_energy_is_smooth_at_the_cutoff(potential: Potential) -> None:
     """Value and two derivatives vanish: no step in the forces when an atom comes in."""
 
     def energy(r: float) -> float:
-        return float(predict(Atoms("C2", positions=[[0, 0, 0], [r, 0, 0]])).energy[0])
+        return float(
+            predict(Atoms("C2", positions=[[0, 0, 0], [r, 0, 0]]), potential=potential).energy[0]
+        )
 
-    alone = 2 * float(predict(Atoms("C")).energy[0])
+    alone = 2 * float(predict(Atoms("C"), potential=potential).energy[0])
     assert energy(4.0 + 1e-9) == pytest.approx(alone, abs=1e-12)
     assert abs(energy(4.0 - 1e-3) - alone) < 1e-8
 
 
-def test_lone_atom_and_one_atom_cell() -> None:
-    lone = predict(Atoms("C"))
+@both
+def test_lone_atom_and_one_atom_cell(potential: Potential) -> None:
+    lone = predict(Atoms("C"), potential=potential)
     assert torch.isfinite(lone.energy).all()
     assert float(lone.forces.abs().max()) == 0
-    cell = predict(bulk("C", "sc", a=2.0))
+    cell = predict(bulk("C", "sc", a=2.0), potential=potential)
     assert float(cell.forces.abs().max()) < 1e-9
     assert float(cell.stress.abs().max()) > 0
 
 
-def test_a_batch_is_its_parts() -> None:
+@both
+def test_a_batch_is_its_parts(potential: Potential) -> None:
     parts = [crystal(1), ethanol(2), crystal(3), Atoms("C")]
-    together = predict(*parts)
-    alone = [predict(part) for part in parts]
+    together = predict(*parts, potential=potential)
+    alone = [predict(part, potential=potential) for part in parts]
     torch.testing.assert_close(together.energy, torch.cat([p.energy for p in alone]))
     torch.testing.assert_close(together.forces, torch.cat([p.forces for p in alone]))
     torch.testing.assert_close(together.stress, torch.cat([p.stress for p in alone]))
     assert float(together.stress[1].abs().max()) == 0
 
 
-def test_elements_differ() -> None:
+@both
+def test_elements_differ(potential: Potential) -> None:
     atoms = ethanol()
     swapped = atoms.copy()
     swapped.numbers[0] = 8
-    assert abs(float(predict(atoms).energy[0] - predict(swapped).energy[0])) > 1e-3
+    assert (
+        abs(
+            float(
+                predict(atoms, potential=potential).energy[0]
+                - predict(swapped, potential=potential).energy[0]
+            )
+        )
+        > 1e-3
+    )
 
 
 def test_harmonics_are_orthonormal_and_couplings_invariant() -> None:
@@ -215,15 +278,22 @@ def test_harmonics_are_orthonormal_and_couplings_invariant() -> None:
         assert np.linalg.norm(gaunt(i, j, k)) == pytest.approx(1)
 
 
-def test_file_round_trip_and_equal_bytes_in_another_process(tmp_path: Path) -> None:
-    POTENTIAL.save(tmp_path / "a.safetensors")
+@both
+def test_file_round_trip_and_equal_bytes_in_another_process(
+    potential: Potential, tmp_path: Path
+) -> None:
+    potential.save(tmp_path / "a.safetensors")
     again = Potential.load(tmp_path / "a.safetensors")
     atoms = crystal()
     torch.testing.assert_close(
-        predict(atoms, potential=again).energy, predict(atoms).energy, rtol=0, atol=0
+        predict(atoms, potential=again).energy,
+        predict(atoms, potential=potential).energy,
+        rtol=0,
+        atol=0,
     )
-    assert again.elements == POTENTIAL.elements
-    assert again.notes == POTENTIAL.notes
+    assert again.architecture == potential.architecture
+    assert again.elements == potential.elements
+    assert again.notes == potential.notes
     code = (
         "from aiida_rm.engine.potential import Potential;"
         "import sys; Potential.load(sys.argv[1]).save(sys.argv[2])"
@@ -272,7 +342,7 @@ def test_a_potential_that_cannot_be_written_says_so(tmp_path: Path) -> None:
 def test_header_is_plain_and_says_what_is_needed() -> None:
     header = json.loads(json.dumps(POTENTIAL.header()))
     assert header["elements"] == ["H", "C", "O"]
-    assert header["core"] == {"radius": 0.8, "strength": 1.0}
+    assert header["core"] == {"scale": 0.5, "strength": 1.0}
     assert header["n_parameters"] == sum(p.numel() for p in POTENTIAL.network.trained())
 
 

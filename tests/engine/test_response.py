@@ -12,7 +12,7 @@ from ase.build import bulk, molecule
 from aiida_rm.engine.errors import FramesError
 from aiida_rm.engine.frames import Frames, concatenate
 from aiida_rm.engine.neighbors import build_graph
-from aiida_rm.engine.potential.core import core_energy
+from aiida_rm.engine.potential.core import core_energy, largest_core
 from aiida_rm.engine.response import (
     fictitious_energy,
     fictitious_response,
@@ -33,7 +33,7 @@ def water() -> Frames:
     return Frames.build([atoms.numbers], [atoms.positions])
 
 
-SETTINGS = PerturbSettings(samples=4, core_radius=1.7, displacement_levels=(8.0, 16.0), seed=3)
+SETTINGS = PerturbSettings(samples=4, core_scale=1.0, displacement_levels=(8.0, 16.0), seed=3)
 
 
 def case(stable: Frames) -> tuple[Frames, np.ndarray, np.ndarray]:
@@ -44,7 +44,7 @@ def case(stable: Frames) -> tuple[Frames, np.ndarray, np.ndarray]:
 
 
 def energies(frames: Frames, home: np.ndarray, home_cells: np.ndarray) -> np.ndarray:
-    graph = build_graph(frames, SETTINGS.core_radius)
+    graph = build_graph(frames, largest_core(frames.numbers, SETTINGS.core_scale))
     found = fictitious_energy(graph, torch.tensor(home), torch.tensor(home_cells), SETTINGS)
     return found.numpy()
 
@@ -123,7 +123,7 @@ def test_the_stable_structure_does_not_respond() -> None:
 def test_every_close_neighbour_repels() -> None:
     """An atom between two others feels both; the sum keeps all."""
     frames = Frames.build([[6, 6, 6]], [[[0, 0, 0], [0.4, 0, 0], [0.4, 0.5, 0]]])
-    settings = PerturbSettings(core_radius=0.75)
+    settings = PerturbSettings(core_scale=0.5)
     found = fictitious_response(frames, frames.positions, frames.cells, settings)
 
     def slope(r: float) -> float:
@@ -134,7 +134,10 @@ def test_every_close_neighbour_repels() -> None:
     assert found.forces[1, 1] == pytest.approx(-slope(0.5))
     diagonal = np.hypot(0.4, 0.5)
     assert found.forces[0, 0] == pytest.approx(-slope(0.4) - slope(diagonal) * 0.4 / diagonal)
-    total = sum(float(core_energy(torch.tensor(r**2), 0.75, 1.0)) for r in (0.4, 0.5, diagonal))
+    total = sum(
+        float(core_energy(torch.tensor(r**2), torch.tensor(0.75), 1.0))
+        for r in (0.4, 0.5, diagonal)
+    )
     assert float(found.energy[0]) == pytest.approx(total)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -138,38 +139,41 @@ def test_divergence_is_told_and_keeps_the_checkpoint(tmp_path: Path) -> None:
 
 
 def test_warm_start_begins_where_the_other_ended() -> None:
-    first = Trainer(crystals(), replace(SETTINGS, epochs=20)).run()
+    first = Trainer(crystals(), replace(SETTINGS, epochs=60)).run()
     cold = Trainer(crystals(), replace(SETTINGS, epochs=1)).run()
     warm = Trainer(crystals(), replace(SETTINGS, epochs=1), first.potential).run()
     assert warm.progress.history[0]["loss"] < 0.8 * cold.progress.history[0]["loss"]
 
 
-@pytest.mark.parametrize(
-    ("knobs", "words"),
-    [({"channels": 4}, "has the shape"), ({}, "never saw H, O")],
-)
-def test_unfit_warm_starts_are_refused(knobs: dict[str, int], words: str) -> None:
-    first = Trainer(crystals(), replace(SETTINGS, epochs=1, element_channels=1)).run().potential
-    frames = (
-        crystals()
-        if knobs
-        else perturb(
-            Frames.build([[8, 1, 1]], [molecule("H2O").positions]), PerturbSettings(samples=4)
-        )
-    )
-    settings = replace(SETTINGS, epochs=1, element_channels=1, **knobs)
-    with pytest.raises(PotentialError, match=words):
-        Trainer(frames, settings, first)
+@pytest.mark.parametrize("knobs", [{"channels": 4}, {"architecture": "equivariant"}])
+def test_unfit_warm_starts_are_refused(knobs: dict[str, Any]) -> None:
+    first = Trainer(crystals(), replace(SETTINGS, epochs=1)).run().potential
+    with pytest.raises(PotentialError, match="has the shape"):
+        Trainer(crystals(), replace(SETTINGS, epochs=1, **knobs), first)
+
+
+@pytest.mark.parametrize("architecture", ["local", "equivariant"])
+def test_a_warm_start_adds_elements(architecture: str) -> None:
+    settings = replace(SETTINGS, epochs=1, architecture=architecture, features=8, dtype="float64")
+    first = Trainer(crystals(), settings).run().potential
+    water = Frames.build([[8, 1, 1]], [molecule("H2O").positions])
+    trainer = Trainer(perturb(water, PerturbSettings(samples=8)), settings, first)
+    again, _ = TrainingData(crystals(), 4.0, torch.float64, torch.device("cpu")).batch(np.arange(4))
+    shift = trainer.model(again).energy - first(again).energy
+    # The same function of carbon, but for the constant of the gauge.
+    assert float((shift / 8).std()) < 1e-6
+    found = trainer.run().potential
+    assert found.elements == ("H", "C", "O")
 
 
 def test_another_core_is_refused() -> None:
     first = Trainer(crystals(), replace(SETTINGS, epochs=1)).run().potential
     atoms = bulk("C", "diamond", a=3.567)
     stable = Frames.build([atoms.numbers], [atoms.positions], [atoms.cell.array])
-    other = perturb(stable, PerturbSettings(samples=4, core_radius=0.6))
+    other = perturb(stable, PerturbSettings(samples=4, core_scale=0.6))
     with pytest.raises(PotentialError, match="another core"):
         Trainer(other, SETTINGS, first)
-    with pytest.raises(FramesError, match="'core_radius' is missing or differs"):
+    with pytest.raises(FramesError, match="'core_scale' is missing or differs"):
         Trainer(concatenate([crystals(), other]), SETTINGS)
 
 

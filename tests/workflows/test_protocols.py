@@ -278,9 +278,6 @@ def test_the_loop_looks_at_the_potential_to_begin_with(
         )
         instantiate_process(get_manager().get_runner(), builder)
 
-    silicon = Frames.build([[14]], [[[0, 0, 0]]], cells=[[[3, 0, 0], [0, 3, 0], [0, 0, 3]]])
-    with pytest.raises(ValueError, match="knows C, but `dataset` also hold Si"):
-        submit(FramesData(silicon), {})
     with pytest.raises(ValueError, match="'channels' of 8, but the settings say 3"):
         submit(FramesData(diamond_frames), {"channels": 3})
 

@@ -9,7 +9,7 @@ radial basis. From one structure, small and local generalises best (docs/benchma
 from __future__ import annotations
 
 import itertools
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +17,9 @@ from torch_geometric.utils import to_dense_batch
 
 from aiida_rm.engine.elements import MAX_NUMBER
 from aiida_rm.engine.potential.harmonics import gaunt, solid_harmonics, triples
+from aiida_rm.engine.potential.radial import bessel, directions, fade, lengths
 
-#: Directions fade out below this distance (angstrom), so that forces stay finite on overlap.
-SOFTENING = 0.3
+_EMBEDDINGS = ("sender.weight", "centre.weight")
 
 
 @dataclass(frozen=True)
@@ -89,18 +89,25 @@ class LocalNetwork(nn.Module):
         """Numbers that training changes."""
         return sum(p.numel() for p in self.trained())
 
-    def forward(self, vectors: Tensor, edge_index: Tensor, numbers: Tensor) -> Tensor:
-        """(A,) energies, from edge vectors (E, 3), sorted edges (2, E) and numbers (A,)."""
-        features = (self.features(vectors, edge_index, numbers) - self.feature_mean) * (
+    def forward(
+        self, vectors: Tensor, edge_index: Tensor, numbers: Tensor, weights: Tensor
+    ) -> Tensor:
+        """(A,) energies, from edge vectors (E, 3), sorted edges (2, E), numbers (A,).
+
+        ``weights`` (E,) say how far a pair is seen (potential/core.py).
+        """
+        features = (self.features(vectors, edge_index, numbers, weights) - self.feature_mean) * (
             self.feature_scale
         )
         deep: Tensor = self.deep(torch.cat([features, self.centre(numbers)], -1))
         linear: Tensor = self.linear(features)
         return (deep + linear)[:, 0]
 
-    def features(self, vectors: Tensor, edge_index: Tensor, numbers: Tensor) -> Tensor:
+    def features(
+        self, vectors: Tensor, edge_index: Tensor, numbers: Tensor, weights: Tensor
+    ) -> Tensor:
         """(A, F) invariants of the surroundings of each atom, not yet standardised."""
-        density = self.density(vectors, edge_index, numbers) * self.density_scale
+        density = self.density(vectors, edge_index, numbers, weights) * self.density_scale
         # Large products of matrices, never many tiny ones: (A m, k n) times (k n, c).
         blocks = [
             torch.matmul(density[:, ell**2 : (ell + 1) ** 2], self.mix[ell]).transpose(1, 2)
@@ -114,40 +121,47 @@ class LocalNetwork(nn.Module):
             invariants.append((torch.matmul(pair, tensor.flatten(0, 1)) * blocks[k]).sum(-1))
         return torch.cat(invariants, -1)
 
-    def density(self, vectors: Tensor, edge_index: Tensor, numbers: Tensor) -> Tensor:
+    def density(
+        self, vectors: Tensor, edge_index: Tensor, numbers: Tensor, weights: Tensor
+    ) -> Tensor:
         """(A, m, k n): sum over neighbours of harmonic x element x radial function."""
         atoms = len(numbers)
         centre, neighbour = edge_index[0], edge_index[1]
-        squares = vectors.square().sum(-1)
-        radial = self.radial(torch.sqrt(squares + 1e-12))
+        distances, cutoff = lengths(vectors), self.shape.cutoff
+        radial = bessel(distances, cutoff, self.shape.radial)
+        radial = radial * (weights * fade(distances, cutoff))[:, None]
         if self.shape.element_channels > 1:
-            weights = self.sender(numbers)[neighbour]
-            radial = (weights[:, :, None] * radial[:, None, :]).flatten(1)
-        directions = vectors / torch.sqrt(squares + SOFTENING**2)[:, None]
-        angular = solid_harmonics(directions, self.shape.l_max)
+            species = self.sender(numbers)[neighbour]
+            radial = (species[:, :, None] * radial[:, None, :]).flatten(1)
+        angular = solid_harmonics(directions(vectors), self.shape.l_max)
         # Padded to the atom with most neighbours, the sum is one batched matrix product.
         padded, _ = to_dense_batch(torch.cat([radial, angular], -1), centre, batch_size=atoms)
         left, right = padded.split([radial.shape[1], angular.shape[1]], -1)
         return torch.bmm(right.transpose(1, 2), left)
 
-    def radial(self, distances: Tensor) -> Tensor:
-        """(E, n) Bessel functions times a cutoff with two continuous derivatives."""
-        cutoff = self.shape.cutoff
-        orders = torch.arange(
-            1, self.shape.radial + 1, dtype=distances.dtype, device=distances.device
-        )
-        scaled = distances / cutoff
-        # sinc, not sin(x) / x: finite, with finite slope, at zero distance.
-        waves = torch.sinc(orders * scaled[:, None]) * orders
-        x = torch.clamp(scaled, max=1.0)
-        fade = 1 - x**3 * (10 - 15 * x + 6 * x * x)
-        return waves * fade[:, None]
-
     @torch.no_grad()
-    def standardise(self, vectors: Tensor, edge_index: Tensor, numbers: Tensor) -> None:
+    def standardise(
+        self, vectors: Tensor, edge_index: Tensor, numbers: Tensor, weights: Tensor
+    ) -> None:
         """Set the scales of densities and features from a first batch."""
-        density = self.density(vectors, edge_index, numbers)
+        density = self.density(vectors, edge_index, numbers, weights)
         self.density_scale.fill_(1.0 / float(density.square().mean().sqrt() + 1e-6))
-        features = self.features(vectors, edge_index, numbers)
+        features = self.features(vectors, edge_index, numbers, weights)
         self.feature_mean.copy_(features.mean(0))
         self.feature_scale.copy_(1.0 / (features.std(0, unbiased=False) + 1e-3))
+
+    def widened(self, channels: int) -> LocalNetwork:
+        """The same function of the elements it knows, with more element channels for others."""
+        if channels == self.shape.element_channels:
+            return self
+        wide = LocalNetwork(replace(self.shape, element_channels=channels)).to(self.mix)
+        tensors = self.state_dict()
+        for name, fresh in wide.state_dict().items():
+            given = tensors[name]
+            if fresh.shape != given.shape:
+                # The new channels: untouched in the embeddings, without effect in the weights.
+                whole = fresh.clone() if name in _EMBEDDINGS else torch.zeros_like(fresh)
+                whole[tuple(slice(0, size) for size in given.shape)] = given
+                tensors[name] = whole
+        wide.load_state_dict(tensors)
+        return wide

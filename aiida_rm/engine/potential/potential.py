@@ -8,17 +8,28 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from aiida_rm.engine.elements import MAX_NUMBER, SYMBOLS
+from aiida_rm.engine.elements import MAX_NUMBER, NUMBERS, SYMBOLS
 from aiida_rm.engine.errors import DiskError, PotentialError
 from aiida_rm.engine.files import SCHEMA_VERSION
 from aiida_rm.engine.neighbors import Graph
-from aiida_rm.engine.potential.core import core_energy
+from aiida_rm.engine.potential.core import core_energy, core_radii, largest_core, visibility
+from aiida_rm.engine.potential.equivariant import EquivariantHyperparameters, EquivariantNetwork
 from aiida_rm.engine.potential.local import LocalHyperparameters, LocalNetwork
+from aiida_rm.engine.potential.radial import lengths
+
+Hyperparameters = LocalHyperparameters | EquivariantHyperparameters
+Network = LocalNetwork | EquivariantNetwork
+#: Hyperparameters of each architecture, by the name that settings and files give it.
+_SHAPES: dict[str, type[Hyperparameters]] = {
+    "local": LocalHyperparameters,
+    "equivariant": EquivariantHyperparameters,
+}
 
 
 @dataclass(frozen=True)
@@ -47,12 +58,14 @@ class Potential(nn.Module):
 
     element_energy: Tensor
 
-    def __init__(
-        self, shape: LocalHyperparameters, core_radius: float, core_strength: float
-    ) -> None:
+    def __init__(self, shape: Hyperparameters, core_scale: float, core_strength: float) -> None:
         super().__init__()
-        self.network = LocalNetwork(shape)
-        self.core_radius = core_radius
+        self.network: Network = (
+            LocalNetwork(shape)
+            if isinstance(shape, LocalHyperparameters)
+            else EquivariantNetwork(shape)
+        )
+        self.core_scale = core_scale
         self.core_strength = core_strength
         self.register_buffer("element_energy", torch.zeros(MAX_NUMBER + 1))
         self.elements: tuple[str, ...] = ()
@@ -60,8 +73,14 @@ class Potential(nn.Module):
 
     @property
     def cutoff(self) -> float:
-        """Angstrom."""
-        return max(self.network.shape.cutoff, self.core_radius)
+        """Angstrom; nothing further away is felt."""
+        numbers = np.array([NUMBERS[symbol] for symbol in self.elements] or [1])
+        return max(self.network.shape.cutoff, largest_core(numbers, self.core_scale))
+
+    @property
+    def architecture(self) -> str:
+        """Name of the kind of network."""
+        return next(name for name, kind in _SHAPES.items() if isinstance(self.network.shape, kind))
 
     @property
     def n_parameters(self) -> int:
@@ -70,10 +89,17 @@ class Potential(nn.Module):
 
     def atom_energies(self, vectors: Tensor, graph: Graph) -> Tensor:
         """(A,) energies from the edge vectors (E, 3) of a graph."""
-        network: Tensor = self.network(vectors, graph.edge_index, graph.numbers)
-        pairs = core_energy(vectors.square().sum(-1), self.core_radius, self.core_strength)
+        radii = core_radii(graph.numbers, graph.edge_index, self.core_scale, vectors.dtype)
+        seen = visibility(lengths(vectors), radii)
+        network: Tensor = self.network(vectors, graph.edge_index, graph.numbers, seen)
+        pairs = core_energy(vectors.square().sum(-1), radii, self.core_strength)
         repulsion = torch.zeros_like(network).index_add(0, graph.edge_index[0], 0.5 * pairs)
         return network + repulsion + self.element_energy[graph.numbers]
+
+    def visible(self, graph: Graph) -> Tensor:
+        """(E,) how far the network sees each pair."""
+        radii = core_radii(graph.numbers, graph.edge_index, self.core_scale, graph.positions.dtype)
+        return visibility(lengths(graph.edge_vectors()), radii)
 
     def forward(self, graph: Graph, *, create_graph: bool = False) -> Prediction:
         """E~, forces and stress; ``create_graph`` keeps what a loss on them needs."""
@@ -101,13 +127,13 @@ class Potential(nn.Module):
         return {
             "schema": SCHEMA_VERSION,
             "kind": "potential",
-            "architecture": "local",
+            "architecture": self.architecture,
             "elements": list(self.elements),
             "cutoff": self.network.shape.cutoff,
             "n_parameters": self.n_parameters,
             "dtype": str(self.element_energy.dtype).removeprefix("torch."),
             "hyperparameters": self.network.shape.to_plain(),
-            "core": {"radius": self.core_radius, "strength": self.core_strength},
+            "core": {"scale": self.core_scale, "strength": self.core_strength},
             **self.notes,
         }
 
@@ -145,13 +171,9 @@ class Potential(nn.Module):
         """
         tensors, header = read_safetensors(path, "potential")
         try:
-            values = dict(header["hyperparameters"])
-            values["hidden"] = tuple(int(width) for width in values["hidden"])
-            shape = LocalHyperparameters(
-                **{f.name: values[f.name] for f in fields(LocalHyperparameters)}
-            )
+            shape = _shape_of(header)
             core = header["core"]
-            potential = cls(shape, float(core["radius"]), float(core["strength"]))
+            potential = cls(shape, float(core["scale"]), float(core["strength"]))
             elements = tuple(str(symbol) for symbol in header["elements"])
             own = set(potential.header()) | {"training"}
             potential.elements = elements
@@ -167,6 +189,14 @@ class Potential(nn.Module):
         if any(not torch.isfinite(value).all() for value in tensors.values()):
             raise PotentialError(f"'{Path(path).name}' holds weights that are not finite")
         return potential.to(device=device, dtype=dtype)
+
+
+def _shape_of(header: dict[str, Any]) -> Hyperparameters:
+    kind = _SHAPES[header["architecture"]]
+    values = dict(header["hyperparameters"])
+    if "hidden" in values:
+        values["hidden"] = tuple(int(width) for width in values["hidden"])
+    return kind(**{f.name: values[f.name] for f in fields(kind)})
 
 
 def write_safetensors(
