@@ -49,8 +49,11 @@ class Graph:
     def edge_vectors(self) -> Tensor:
         """(E, 3) from each centre to its neighbour's image, in angstrom."""
         centre, neighbour = self.edge_index[0], self.edge_index[1]
-        offsets = torch.bmm(self.shifts[:, None, :], self.cells[self.batch[centre]])[:, 0]
-        return self.positions[neighbour] - self.positions[centre] + offsets
+        # index_select is several times quicker than an index in brackets.
+        cells = self.cells.index_select(0, self.batch.index_select(0, centre))
+        offsets = torch.bmm(self.shifts[:, None, :], cells)[:, 0]
+        ends = self.positions.index_select(0, neighbour)
+        return ends - self.positions.index_select(0, centre) + offsets
 
     def moved(self, positions: Tensor, cells: Tensor) -> Graph:
         """The same edges after the atoms and cells have moved."""
@@ -58,8 +61,12 @@ class Graph:
 
     def within(self, cutoff: float) -> Graph:
         """Only the edges that are shorter than ``cutoff`` now."""
-        keep = self.edge_vectors().square().sum(-1) < cutoff**2
-        return replace(self, edge_index=self.edge_index[:, keep], shifts=self.shifts[keep])
+        keep = torch.nonzero(self.edge_vectors().square().sum(-1) < cutoff**2)[:, 0]
+        return replace(
+            self,
+            edge_index=self.edge_index.index_select(1, keep),
+            shifts=self.shifts.index_select(0, keep),
+        )
 
 
 def build_graph(

@@ -28,7 +28,14 @@ from aiida_rm.engine.potential import (
     Prediction,
 )
 from aiida_rm.engine.potential.core import core_radii, largest_core
-from aiida_rm.engine.potential.harmonics import gaunt, solid_harmonics, triples
+from aiida_rm.engine.potential.harmonics import (
+    gaunt,
+    harmonics_from_monomials,
+    monomials,
+    solid_harmonics,
+    triples,
+)
+from aiida_rm.engine.potential.radial import bessel
 
 SHAPES: dict[str, Hyperparameters] = {
     "local": LocalHyperparameters(4.0, 4, 5, 3, (8, 6), 3),
@@ -359,3 +366,18 @@ def test_calculator_agrees_and_refuses_unknown_elements(tmp_path: Path) -> None:
     gold.calc = calculator
     with pytest.raises(PotentialError, match="never saw Au; it was trained on H, C, O"):
         gold.get_potential_energy()
+
+
+@pytest.mark.parametrize("l_max", [0, 1, 2, 3])
+def test_monomials_make_harmonics(l_max: int) -> None:
+    points = torch.from_numpy(np.random.default_rng(1).normal(size=(40, 3)))
+    table = torch.from_numpy(harmonics_from_monomials(l_max))
+    found = (table @ monomials(points.T, l_max)).T
+    torch.testing.assert_close(found, solid_harmonics(points, l_max))
+
+
+@pytest.mark.parametrize("count", [1, 2, 6, 11])
+def test_bessel_functions_against_their_definition(count: int) -> None:
+    x = torch.linspace(0.0, 1.0, 41, dtype=torch.float64)
+    orders = torch.arange(1, count + 1)
+    torch.testing.assert_close(bessel(4 * x, 4.0, count), orders * torch.sinc(orders * x[:, None]))

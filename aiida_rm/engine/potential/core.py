@@ -21,8 +21,9 @@ _BLIND = 0.5
 
 def core_radii(numbers: Tensor, edge_index: Tensor, scale: float, dtype: torch.dtype) -> Tensor:
     """(E,) rc of each edge in angstrom, from numbers (A,) and edges (2, E)."""
-    radii = torch.tensor(RADII, dtype=dtype, device=numbers.device)[numbers]
-    return scale * (radii[edge_index[0]] + radii[edge_index[1]])
+    radii = torch.tensor(RADII, dtype=dtype, device=numbers.device)
+    radii = scale * radii.index_select(0, numbers)
+    return radii.index_select(0, edge_index[0]) + radii.index_select(0, edge_index[1])
 
 
 def largest_core(numbers: np.ndarray, scale: float) -> float:

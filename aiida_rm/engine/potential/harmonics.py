@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -51,6 +52,41 @@ def solid_harmonics(vectors: Tensor, l_max: int) -> Tensor:
             a * x * (x2 - 3 * y2),
         ]
     return torch.stack(columns, -1)
+
+
+def monomials(rows: Tensor, l_max: int) -> Tensor:
+    """Products of components: 1, x, y, z, xx, xy, xz, yy, yz, zz, xxx, ...
+
+    Args:
+        rows: (3, E), the components of vectors.
+        l_max: largest number of factors.
+
+    Returns:
+        (M, E).
+    """
+    x, y, z = torch.split(rows, 1)
+    degrees = [torch.ones_like(x)]
+    if l_max >= 1:
+        degrees.append(rows)
+    # The last degree by the first letter of its products.
+    parts = (x, y, z)
+    for _ in range(2, l_max + 1):
+        after_y = torch.cat(parts[1:])
+        parts = (x * torch.cat([parts[0], after_y]), y * after_y, z * parts[2])
+        degrees += parts
+    return torch.cat(degrees)
+
+
+@functools.cache
+def harmonics_from_monomials(l_max: int) -> NDArray[np.float64]:
+    """((l_max + 1)^2, M) that makes :func:`solid_harmonics` of :func:`monomials`."""
+    points = torch.from_numpy(np.random.default_rng(0).uniform(-1, 1, (200, 3)))
+    wanted = solid_harmonics(points, l_max).numpy()
+    table: NDArray[np.float64] = np.linalg.lstsq(
+        monomials(points.T, l_max).numpy().T, wanted, rcond=None
+    )[0].T
+    table[np.abs(table) < 1e-12] = 0.0
+    return table
 
 
 def triples(l_max: int) -> list[tuple[int, int, int]]:

@@ -13,11 +13,21 @@ from dataclasses import asdict, dataclass, replace
 
 import torch
 from torch import Tensor, nn
-from torch_geometric.utils import to_dense_batch
 
 from aiida_rm.engine.elements import MAX_NUMBER
-from aiida_rm.engine.potential.harmonics import gaunt, solid_harmonics, triples
-from aiida_rm.engine.potential.radial import bessel, directions, fade, lengths
+from aiida_rm.engine.potential.harmonics import (
+    gaunt,
+    harmonics_from_monomials,
+    monomials,
+    triples,
+)
+from aiida_rm.engine.potential.radial import (
+    bessel_from_cosines,
+    cosines,
+    directions,
+    fade,
+    lengths,
+)
 
 _EMBEDDINGS = ("sender.weight", "centre.weight")
 
@@ -108,36 +118,41 @@ class LocalNetwork(nn.Module):
     ) -> Tensor:
         """(A, F) invariants of the surroundings of each atom, not yet standardised."""
         density = self.density(vectors, edge_index, numbers, weights) * self.density_scale
-        # Large products of matrices, never many tiny ones: (A m, k n) times (k n, c).
-        blocks = [
-            torch.matmul(density[:, ell**2 : (ell + 1) ** 2], self.mix[ell]).transpose(1, 2)
-            for ell in range(self.shape.l_max + 1)
-        ]
-        invariants = [blocks[0][..., 0]]
-        invariants += [block.square().sum(-1) for block in blocks[1:]]
+        # Components first and atoms last: long rows, and large products of matrices.
+        sizes = [2 * ell + 1 for ell in range(self.shape.l_max + 1)]
+        pairs = zip(torch.split(density, sizes), self.mix.unbind(), strict=True)
+        blocks = [torch.matmul(part, mix) for part, mix in pairs]
+        invariants = [blocks[0][0]]
+        invariants += [block.square().sum(0) for block in blocks[1:]]
         for (i, j, k), coefficients in zip(self.couplings, self.coefficients, strict=True):
-            tensor = torch.as_tensor(coefficients).to(density)
-            pair = (blocks[i][..., :, None] * blocks[j][..., None, :]).flatten(-2)
-            invariants.append((torch.matmul(pair, tensor.flatten(0, 1)) * blocks[k]).sum(-1))
+            tensor = torch.as_tensor(coefficients).to(density).flatten(0, 1)
+            pair = (blocks[i][:, None] * blocks[j][None]).flatten(0, 1)
+            coupled = torch.matmul(tensor.T, pair.flatten(1)).view_as(blocks[k])
+            invariants.append((coupled * blocks[k]).sum(0))
         return torch.cat(invariants, -1)
 
     def density(
         self, vectors: Tensor, edge_index: Tensor, numbers: Tensor, weights: Tensor
     ) -> Tensor:
-        """(A, m, k n): sum over neighbours of harmonic x element x radial function."""
-        atoms = len(numbers)
+        """(m, A, k n): sum over neighbours of harmonic x element x radial function."""
         centre, neighbour = edge_index[0], edge_index[1]
-        distances, cutoff = lengths(vectors), self.shape.cutoff
-        radial = bessel(distances, cutoff, self.shape.radial)
-        radial = radial * (weights * fade(distances, cutoff))[:, None]
+        distances, cutoff, orders = lengths(vectors), self.shape.cutoff, self.shape.radial
+        radial = cosines(distances, cutoff, orders) * (weights * fade(distances, cutoff))
         if self.shape.element_channels > 1:
-            species = self.sender(numbers)[neighbour]
-            radial = (species[:, :, None] * radial[:, None, :]).flatten(1)
-        angular = solid_harmonics(directions(vectors), self.shape.l_max)
+            kinds = numbers.index_select(0, neighbour)
+            species = self.sender.weight.T.index_select(1, kinds)
+            radial = (species[:, None] * radial).flatten(0, 1)
+        angular = monomials(directions(vectors).T.contiguous(), self.shape.l_max)
         # Padded to the atom with most neighbours, the sum is one batched matrix product.
-        padded, _ = to_dense_batch(torch.cat([radial, angular], -1), centre, batch_size=atoms)
-        left, right = padded.split([radial.shape[1], angular.shape[1]], -1)
-        return torch.bmm(right.transpose(1, 2), left)
+        padded = pad(torch.cat([radial, angular]), centre, len(numbers))
+        left, right = torch.split(padded, [len(radial), len(angular)])
+        summed = torch.bmm(right.transpose(0, 1), left.permute(1, 2, 0))
+        # What is linear in the sums, and the same for all edges, waits for them.
+        summed = torch.unflatten(summed.transpose(0, 1), -1, (-1, orders))
+        waves = torch.as_tensor(bessel_from_cosines(orders)).to(summed)
+        harmonics = torch.as_tensor(harmonics_from_monomials(self.shape.l_max)).to(summed)
+        summed = torch.matmul(summed, waves.T)
+        return torch.matmul(harmonics, summed.flatten(1)).view(-1, len(numbers), len(radial))
 
     @torch.no_grad()
     def standardise(
@@ -165,3 +180,14 @@ class LocalNetwork(nn.Module):
                 tensors[name] = whole
         wide.load_state_dict(tensors)
         return wide
+
+
+def pad(rows: Tensor, centre: Tensor, atoms: int) -> Tensor:
+    """(R, A, N) from one column an edge (R, E), sorted by centre; N: most neighbours, or 1."""
+    counts = torch.bincount(centre, minlength=atoms)
+    width = max(int(counts.max()), 1)
+    begin = torch.cumsum(counts, 0) - counts
+    first = torch.arange(atoms, device=centre.device) * width - begin
+    place = torch.arange(len(centre), device=centre.device) + first.index_select(0, centre)
+    table = rows.new_zeros((len(rows), atoms * width)).index_copy_(1, place, rows)
+    return table.view(len(rows), atoms, width)

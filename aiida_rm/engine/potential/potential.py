@@ -21,7 +21,7 @@ from aiida_rm.engine.neighbors import Graph
 from aiida_rm.engine.potential.core import core_energy, core_radii, largest_core, visibility
 from aiida_rm.engine.potential.equivariant import EquivariantHyperparameters, EquivariantNetwork
 from aiida_rm.engine.potential.local import LocalHyperparameters, LocalNetwork
-from aiida_rm.engine.potential.radial import lengths
+from aiida_rm.engine.potential.radial import lengths, squares
 
 Hyperparameters = LocalHyperparameters | EquivariantHyperparameters
 Network = LocalNetwork | EquivariantNetwork
@@ -92,9 +92,9 @@ class Potential(nn.Module):
         radii = core_radii(graph.numbers, graph.edge_index, self.core_scale, vectors.dtype)
         seen = visibility(lengths(vectors), radii)
         network: Tensor = self.network(vectors, graph.edge_index, graph.numbers, seen)
-        pairs = core_energy(vectors.square().sum(-1), radii, self.core_strength)
+        pairs = core_energy(squares(vectors), radii, self.core_strength)
         repulsion = torch.zeros_like(network).index_add(0, graph.edge_index[0], 0.5 * pairs)
-        return network + repulsion + self.element_energy[graph.numbers]
+        return network + repulsion + self.element_energy.index_select(0, graph.numbers)
 
     def visible(self, graph: Graph) -> Tensor:
         """(E,) how far the network sees each pair."""
@@ -113,9 +113,10 @@ class Potential(nn.Module):
         centre, neighbour = graph.edge_index[0], graph.edge_index[1]
         forces = torch.zeros_like(graph.positions)
         forces = forces.index_add(0, centre, slope).index_add(0, neighbour, -slope)
-        owner = graph.batch[centre]
-        virial = (vectors[:, :, None] * slope[:, None, :]).flatten(1)
-        virial = virial.new_zeros((structures, 9)).index_add(0, owner, virial).view(-1, 3, 3)
+        owner = graph.batch.index_select(0, centre)
+        # Rows of edges: products of columns of three are slow.
+        virial = (vectors.T.contiguous()[:, None] * slope.T.contiguous()[None]).flatten(0, 1)
+        virial = virial.new_zeros((structures, 9)).index_add(0, owner, virial.T).view(-1, 3, 3)
         volumes = torch.linalg.det(graph.cells).abs()
         volumes = torch.where(graph.periodic, volumes, torch.full_like(volumes, torch.inf))
         stress = 0.5 * (virial + virial.transpose(1, 2)) / volumes[:, None, None]
