@@ -146,9 +146,9 @@ def qm7b() -> System:
 
 def judge_molecules(frames: Frames) -> Verdicts:
     """Shares of converged, and of converged, connected and closed-shell molecules."""
-    sound = [is_molecule(to_ase(frames, index)) for index in range(len(frames))]
+    sound = np.array([is_molecule(to_ase(frames, index)) for index in range(len(frames))])
     converged = frames.structure["status"] == 0
-    return {"good": float((converged & sound).mean()), "converged": float(converged.mean())}
+    return {"good": float(sound.mean()), "converged": float(converged.mean())}
 
 
 def is_molecule(atoms: Any) -> bool:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,48 @@ VARIANTS: dict[str, tuple[Knobs, Knobs]] = {
     "saturation": ({"saturation": 0.5}, {}),
     "noise weight": ({}, {"noise_weight": 1.0}),
     "half noise weight": ({}, {"noise_weight": 0.5}),
+    "local16 w1": ({}, {"channels": 16, "hidden": (48, 24), "noise_weight": 1.0}),
+    "local16 w2": ({}, {"channels": 16, "hidden": (48, 24), "noise_weight": 2.0}),
+    "equi32 w1": (
+        {},
+        {
+            "architecture": "equivariant",
+            "features": 32,
+            "learning_rate": 3e-3,
+            "ema_decay": 0.995,
+            "noise_weight": 1.0,
+        },
+    ),
+    "equi32 w2": (
+        {},
+        {
+            "architecture": "equivariant",
+            "features": 32,
+            "learning_rate": 3e-3,
+            "ema_decay": 0.995,
+            "noise_weight": 2.0,
+        },
+    ),
+    "equi64 w1": (
+        {},
+        {
+            "architecture": "equivariant",
+            "features": 64,
+            "learning_rate": 2e-3,
+            "ema_decay": 0.995,
+            "noise_weight": 1.0,
+        },
+    ),
+    "equi64 w2": (
+        {},
+        {
+            "architecture": "equivariant",
+            "features": 64,
+            "learning_rate": 2e-3,
+            "ema_decay": 0.995,
+            "noise_weight": 2.0,
+        },
+    ),
 }
 #: The author's settings (method: arXiv:2405.09057), apart from what is in :func:`train_reference`.
 REFERENCE: dict[str, tuple[Knobs, Knobs]] = {
@@ -70,7 +113,12 @@ REFERENCE: dict[str, tuple[Knobs, Knobs]] = {
 def main() -> None:
     """Train and judge the variants, one line of JSON each."""
     given = arguments(
-        __doc__ or "", system="diamond", variants="default,reference", seconds=240.0, starts=0
+        __doc__ or "",
+        system="diamond",
+        variants="default,reference",
+        seconds=240.0,
+        starts=0,
+        save="",
     )
     system = SYSTEMS[given.system]()
     count = given.starts or (480 if given.system == "mp" else 108)
@@ -81,6 +129,11 @@ def main() -> None:
             potential, row = train_reference(system, given.system, seconds, given.seed)
         else:
             potential, row = train(system, VARIANTS[name], seconds, given.seed)
+        if given.save:
+            Path(given.save).mkdir(parents=True, exist_ok=True)
+            potential.save(
+                Path(given.save) / f"{given.system}-{name.replace(' ', '-')}.safetensors"
+            )
         row |= errors(system, potential)
         row |= generate(system, potential, count)
         figures[name] = row
@@ -258,7 +311,7 @@ def generate(system: System, potential: Potential, count: int) -> Knobs:
     found = relax(starts, potential, system.stages, batch_atoms=1024)
     spent = time.process_time() - began
     shares = system.judge(found)
-    shares["steps"] = float(found.structure["steps"].mean())
+    shares["relaxation_steps"] = float(found.structure["steps"].mean())
     spread = math.sqrt(shares["good"] * (1 - shares["good"]) / len(found))
     return {**shares, "good_error": spread, "starts": len(found), "generation_seconds": spent}
 

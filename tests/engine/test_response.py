@@ -19,6 +19,7 @@ from aiida_rm.engine.response import (
     nearest_homes,
     perturb,
     repeat,
+    spring_energy,
 )
 from aiida_rm.engine.settings import PerturbSettings
 
@@ -36,6 +37,9 @@ def water() -> Frames:
 SETTINGS = PerturbSettings(samples=4, core_scale=1.0, displacement_levels=(8.0, 16.0), seed=3)
 
 
+SOFT = replace(SETTINGS, saturation=0.3)
+
+
 def case(stable: Frames) -> tuple[Frames, np.ndarray, np.ndarray]:
     """Perturbed frames and their homes; the core radius reaches many pairs."""
     perturbed = perturb(stable, SETTINGS).without_labels()
@@ -43,16 +47,19 @@ def case(stable: Frames) -> tuple[Frames, np.ndarray, np.ndarray]:
     return perturbed, np.tile(stable.positions, (copies, 1)), np.tile(stable.cells, (copies, 1, 1))
 
 
-def energies(frames: Frames, home: np.ndarray, home_cells: np.ndarray) -> np.ndarray:
-    graph = build_graph(frames, largest_core(frames.numbers, SETTINGS.core_scale))
-    found = fictitious_energy(graph, torch.tensor(home), torch.tensor(home_cells), SETTINGS)
+def energies(
+    frames: Frames, home: np.ndarray, home_cells: np.ndarray, settings: PerturbSettings = SETTINGS
+) -> np.ndarray:
+    graph = build_graph(frames, largest_core(frames.numbers, settings.core_scale))
+    found = fictitious_energy(graph, torch.tensor(home), torch.tensor(home_cells), settings)
     return found.numpy()
 
 
+@pytest.mark.parametrize("settings", [SETTINGS, SOFT], ids=["harmonic", "saturated"])
 @pytest.mark.parametrize("stable", [diamond(), water()], ids=["crystal", "molecule"])
-def test_forces_are_the_slope_of_the_energy(stable: Frames) -> None:
+def test_forces_are_the_slope_of_the_energy(stable: Frames, settings: PerturbSettings) -> None:
     frames, home, cells = case(stable)
-    forces = fictitious_response(frames, home, cells, SETTINGS).forces.numpy()
+    forces = fictitious_response(frames, home, cells, settings).forces.numpy()
     step = 1e-5
     for atom in range(0, frames.n_atoms, 3):
         for axis in range(3):
@@ -60,15 +67,17 @@ def test_forces_are_the_slope_of_the_energy(stable: Frames) -> None:
             for sign in (1, -1):
                 positions = np.array(frames.positions)
                 positions[atom, axis] += sign * step
-                moved.append(energies(replace(frames, positions=positions), home, cells).sum())
+                shifted = replace(frames, positions=positions)
+                moved.append(energies(shifted, home, cells, settings).sum())
             assert forces[atom, axis] == pytest.approx(
                 -(moved[0] - moved[1]) / (2 * step), abs=1e-7
             )
 
 
-def test_stress_is_the_slope_of_the_energy_along_strain() -> None:
+@pytest.mark.parametrize("settings", [SETTINGS, SOFT], ids=["harmonic", "saturated"])
+def test_stress_is_the_slope_of_the_energy_along_strain(settings: PerturbSettings) -> None:
     frames, home, cells = case(diamond())
-    stress = fictitious_response(frames, home, cells, SETTINGS).stress.numpy()
+    stress = fictitious_response(frames, home, cells, settings).stress.numpy()
     step = 1e-5
     for i in range(3):
         for j in range(3):
@@ -80,7 +89,7 @@ def test_stress_is_the_slope_of_the_energy_along_strain() -> None:
                 strained = replace(
                     frames, positions=frames.positions @ strain, cells=frames.cells @ strain
                 )
-                moved.append(energies(strained, home, cells))
+                moved.append(energies(strained, home, cells, settings))
             slope = (moved[0] - moved[1]) / (2 * step) / frames.volumes
             np.testing.assert_allclose(stress[:, i, j], slope, atol=1e-7)
 
@@ -232,3 +241,32 @@ def test_matching_shortens_far_displacements_and_leaves_near_ones() -> None:
     far, plain = energies_of(40.0, match=True), energies_of(40.0, match=False)
     assert (far <= plain + 1e-9).all()
     assert far.mean() < 0.9 * plain.mean()
+
+
+def test_a_saturated_pull_is_bounded_and_harmonic_near_home() -> None:
+    squares = torch.tensor([1e-6, 100.0], dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(spring_energy(squares, SOFT).sum(), squares)
+    pull = 2 * slope * squares.detach().sqrt()
+    assert float(pull[0]) == pytest.approx(1e-3, rel=1e-4)
+    assert float(pull[1]) == pytest.approx(0.3, rel=1e-3)
+
+
+@pytest.mark.parametrize("distribution", ["uniform", "normal"])
+def test_the_label_noise_is_the_rms_displacement(distribution: str) -> None:
+    settings = PerturbSettings(
+        samples=300,
+        displacement_levels=(2.0, 8.0),
+        strain=0,
+        strain_levels=1,
+        shear=0,
+        match=False,
+        distribution=distribution,
+    )
+    found = perturb(diamond(), settings)
+    moved = found.positions - np.tile(diamond().positions, (300, 1))
+    for level in (2.0, 8.0):
+        some = found.structure["level"] == level
+        rms = np.sqrt(np.square(moved[some[found.batch]]).mean())
+        assert found.structure["noise"][some] == pytest.approx(rms, rel=0.03)
+    bounded = np.abs(moved).max() <= 0.5 * 8 * settings.displacement
+    assert bounded == (distribution == "uniform")

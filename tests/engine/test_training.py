@@ -18,7 +18,13 @@ from aiida_rm.engine.neighbors import build_graph
 from aiida_rm.engine.response import perturb
 from aiida_rm.engine.settings import PerturbSettings, TrainSettings
 from aiida_rm.engine.training import Trainer, learning_rate
-from aiida_rm.engine.training_data import TrainingData, describe_training_set, pack, split
+from aiida_rm.engine.training_data import (
+    TrainingData,
+    describe_training_set,
+    noise_weights,
+    pack,
+    split,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -256,3 +262,17 @@ def test_elemental_volumes_by_least_squares() -> None:
     assert found["elemental_volumes"]["Si"] == pytest.approx(19.44, abs=0.02)
     assert sum(found["composition"].values()) == pytest.approx(1)
     assert describe_training_set(molecules())["elemental_volumes"] == {}
+
+
+def test_structures_weigh_by_their_noise() -> None:
+    frames = crystals()
+    weights = noise_weights(frames, 1.0)
+    noise = frames.structure["noise"]
+    assert weights[noise.argmin()] > 10 * weights[noise.argmax()]
+    assert (weights * frames.counts).sum() / frames.n_atoms == pytest.approx(1)
+    assert (noise_weights(frames, 0.0) == 1).all()
+    with pytest.raises(FramesError, match=r"no label 'noise'.*'noise_weight' to 0"):
+        noise_weights(frames.select([0, 1]).without_labels(), 1.0)
+    plain = Trainer(frames, replace(SETTINGS, epochs=1)).run().progress.history[0]["loss"]
+    weighed = Trainer(frames, replace(SETTINGS, epochs=1, noise_weight=1.0))
+    assert weighed.run().progress.history[0]["loss"] != plain
