@@ -62,7 +62,6 @@ class EngineCalculation(CalcJob):
         )
         options = spec.inputs["metadata"]["options"]
         options["parser_name"].default = f"rm.{cls.TASK}"
-        options["withmpi"].default = False
         options["resources"].default = lambda: {"num_machines": 1, "num_mpiprocs_per_machine": 1}
         options["max_wallclock_seconds"].validator = _check_walltime
         spec.inputs.validator = cls._validate_inputs
@@ -109,6 +108,10 @@ class EngineCalculation(CalcJob):
     def copies(self) -> list[tuple[str, str, str]]:
         """Content of input nodes for the job's folder: (uuid, path in the node, target)."""
 
+    def with_mpi(self) -> bool | None:
+        """Whether the computer's mpirun or srun starts the engine; None leaves it to the code."""
+        return False
+
     def prepare_for_submission(self, folder: Folder) -> CalcInfo:
         """Write settings.json with every knob, and say what goes and what comes back."""
         limit = self.inputs.metadata.options.get("max_wallclock_seconds")
@@ -128,7 +131,7 @@ class EngineCalculation(CalcJob):
         # Apart from the scheduler's streams: it looks for its own verdict in the first line there.
         code.stdout_name = files.STDOUT
         code.stderr_name = files.STDERR
-        code.withmpi = False
+        code.withmpi = self.with_mpi()
 
         info = CalcInfo()
         info.codes_info = [code]

@@ -9,6 +9,7 @@ from aiida import orm
 from aiida.engine import CalcJobProcessSpec
 
 from aiida_rm.calculations.base import EngineCalculation, define_cut_short
+from aiida_rm.calculations.perturb import unusable
 from aiida_rm.data.frames import FramesData
 from aiida_rm.data.potential import PotentialData
 from aiida_rm.data.training_state import TrainingStateData
@@ -33,7 +34,8 @@ class TrainCalculation(EngineCalculation):
         spec.input(
             "frames",
             valid_type=FramesData,
-            help="Perturbed structures with their targets: the output of rm.perturb.",
+            help="Perturbed structures with their targets: the output of rm.perturb. With the "
+            "setting 'draw' of 'fresh': stable structures, as rm.perturb takes them.",
         )
         spec.input(
             "potential",
@@ -68,15 +70,27 @@ class TrainCalculation(EngineCalculation):
         frames = inputs.get("frames")
         if frames is None:
             return None
-        message = missing_targets(frames)
+        settings = cls.settings_of(inputs)
+        fresh = settings.draw == "fresh"
+        message = needless_targets(frames) if fresh else missing_targets(frames)
         potential, state = inputs.get("potential"), inputs.get("state")
         if message is None and potential is not None:
-            message = cannot_begin_with(potential, cls.settings_of(inputs))
+            message = cannot_begin_with(potential, settings)
         if message is None and state is not None:
-            digest = training_digest(frames.get_frames(), cls.settings_of(inputs))
+            digest = training_digest(frames.get_frames(), settings)
             if state.digest != digest:
                 return f"`state`: {OTHER_TRAINING}, or leave `state` out to begin anew"
         return message
+
+    def with_mpi(self) -> bool | None:
+        """Several processes train together when the resources ask for them."""
+        options = self.inputs.metadata.options
+        if options.get("withmpi") is not None or self.inputs.code.with_mpi is not None:
+            return None
+        resources = options["resources"]
+        per_machine = resources.get("num_mpiprocs_per_machine") or 1
+        total = resources.get("tot_num_mpiprocs") or resources.get("num_machines", 1) * per_machine
+        return bool(total > 1)
 
     def copies(self) -> list[tuple[str, str, str]]:
         """The structures; the weights or the state to begin with."""
@@ -104,6 +118,17 @@ def cannot_begin_with(potential: PotentialData, settings: TrainSettings) -> str 
     return None
 
 
+def needless_targets(frames: FramesData) -> str | None:
+    """Say why new copies cannot be made of a set of structures, or None."""
+    if "force" in frames.atom_labels:
+        return (
+            "`frames` carry targets, but the setting 'draw' is 'fresh'; give the stable structures "
+            "instead, or set 'draw' to 'stored'"
+        )
+    problem = unusable(frames)
+    return f"`frames`: {problem}" if problem else None
+
+
 def missing_targets(frames: FramesData) -> str | None:
     """Say which targets a set of structures lacks to be trained on, or None."""
     missing = [] if "force" in frames.atom_labels else ["force"]
@@ -113,5 +138,5 @@ def missing_targets(frames: FramesData) -> str | None:
         return None
     return (
         f"`frames` lack the label{'s' if len(missing) > 1 else ''} {' and '.join(missing)}; "
-        "run rm.perturb first and give its output `frames`"
+        "run rm.perturb first and give its output `frames`, or set 'draw' to 'fresh'"
     )

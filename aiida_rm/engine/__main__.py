@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import errno
+import os
 import sys
 import time
 import traceback
@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from aiida_rm import __version__
-from aiida_rm.engine.errors import DiskError, EngineError, OutOfMemoryError
+from aiida_rm.engine.distributed import Team, find_place
+from aiida_rm.engine.errors import DiskError, EngineError, SettingsError, recognise
 from aiida_rm.engine.files import RESULTS, SETTINGS, TASKS
 from aiida_rm.engine.job import Job, write_results
 
@@ -30,23 +31,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=__version__)
     chosen = parser.parse_args(arguments)
-    folder, began = chosen.settings.resolve().parent, time.monotonic()
-    (folder / RESULTS).unlink(missing_ok=True)
+    folder, began, team = chosen.settings.resolve().parent, time.monotonic(), Team()
     try:
-        _run(chosen.settings, chosen.task)
-    except EngineError as error:
-        return _fail(folder, chosen.task, error.code, str(error), began)
+        team = Team(find_place(os.environ, folder))
+        if team.leads:
+            (folder / RESULTS).unlink(missing_ok=True)
+        _run(chosen.settings, chosen.task, team)
     except Exception as error:  # noqa: BLE001 - a job must always say why it ended
-        known = _recognise(error)
-        if known is None:
-            _say(traceback.format_exc().rstrip())
-            return _fail(folder, chosen.task, "internal", f"{type(error).__name__}: {error}", began)
-        return _fail(folder, chosen.task, known.code, str(known), began)
+        return _fail(folder, chosen.task, error, began, team)
     return 0
 
 
-def _run(settings_file: Path, task: str) -> None:
-    job = Job(settings_file, task)
+def _run(settings_file: Path, task: str, team: Team) -> None:
+    if team.size > 1 and task != "train":
+        raise SettingsError(
+            f"'{task}' runs as one process, not {team.size}; start it without mpirun, srun or "
+            "torchrun, and share the work between jobs"
+        )
+    job = Job(settings_file, task, team)
     job.listen()
     # torch is loaded only now: bad settings are told at once.
     from aiida_rm.engine.device import describe_engine
@@ -56,6 +58,8 @@ def _run(settings_file: Path, task: str) -> None:
         outcome = RUNNERS[task](job)
     finally:
         job.close()
+    if not team.leads:
+        return
     write_results(
         job.folder,
         task,
@@ -68,14 +72,23 @@ def _run(settings_file: Path, task: str) -> None:
     print(f"{task}: {outcome.stop_reason} after {job.seconds:.1f} s", flush=True)
 
 
-def _fail(folder: Path, task: str, code: str, message: str, began: float) -> int:
-    _say(f"aiida-rm-engine: {message}")
+def _fail(folder: Path, task: str, error: Exception, began: float, team: Team) -> int:
+    known = recognise(error)
+    if known is None:
+        _say(traceback.format_exc().rstrip())
+        known = EngineError(f"{type(error).__name__}: {error}")
+    told = team.tell(known)
+    # The first process says it for all, if it could be told.
+    if team.leads or not told:
+        _say(f"aiida-rm-engine: {known}")
+    if not team.leads:
+        return 1
     try:
         write_results(
             folder,
             task,
             status="failed",
-            error={"code": code, "message": message},
+            error={"code": known.code, "message": str(known)},
             seconds=time.monotonic() - began,
         )
     except DiskError as problem:
@@ -87,19 +100,6 @@ def _say(message: str) -> None:
     # On a full disk the error stream fails as well; results.json may still find room.
     with contextlib.suppress(OSError):
         print(message, file=sys.stderr, flush=True)
-
-
-def _recognise(error: Exception) -> EngineError | None:
-    """Known troubles that reach us as somebody else's exception."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-        return DiskError(f"the disk of the job is full or read-only ({error}); free some space")
-    memory = isinstance(error, MemoryError) or "out of memory" in str(error).lower()
-    # What torch's processor allocator says.
-    if memory or "can't allocate memory" in str(error).lower():
-        return OutOfMemoryError(
-            f"the memory does not suffice ({error}); lower 'batch_atoms' or ask for more memory"
-        )
-    return None
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 
 class EngineError(Exception):
     """Something a user can mend. The message names the culprit and the remedy."""
@@ -55,3 +57,30 @@ class DiskError(EngineError):
     """A result could not be written (disk full, no permission)."""
 
     code = "disk"
+
+
+def recognise(error: Exception) -> EngineError | None:
+    """An error that can be mended, also one that reaches us as somebody else's exception."""
+    if isinstance(error, EngineError):
+        return error
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        return DiskError(f"the disk of the job is full or read-only ({error}); free some space")
+    # torch raises this wherever the training happens to be.
+    if str(error).startswith("DataLoader worker"):
+        return EngineError(
+            "a worker process ended unexpectedly (killed, for lack of memory?); lower 'workers' or "
+            "ask for more memory"
+        )
+    memory = isinstance(error, MemoryError) or "out of memory" in str(error).lower()
+    # What torch's processor allocator says.
+    if memory or "can't allocate memory" in str(error).lower():
+        return OutOfMemoryError(
+            f"the memory does not suffice ({error}); lower 'batch_atoms' or ask for more memory"
+        )
+    return None
+
+
+def by_code(code: str, message: str) -> EngineError:
+    """The error of a code, as another process reported it."""
+    kinds = {kind.code: kind for kind in EngineError.__subclasses__()}
+    return kinds.get(code, EngineError)(message)

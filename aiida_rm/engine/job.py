@@ -11,8 +11,9 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TextIO
 
+from aiida_rm.engine.distributed import Team
 from aiida_rm.engine.errors import DiskError, SettingsError
 from aiida_rm.engine.files import METRICS, RESULTS, SCHEMA_VERSION
 from aiida_rm.engine.settings import SETTINGS, Settings, parse_settings
@@ -30,9 +31,10 @@ class Job:
         folder: where all files of the job are.
         task: perturb, train, generate or score.
         settings: the task's knobs.
+        team: the processes that do it together; only the first one writes.
     """
 
-    def __init__(self, settings_file: Path, task: str) -> None:
+    def __init__(self, settings_file: Path, task: str, team: Team | None = None) -> None:
         """Read the settings file.
 
         Raises:
@@ -42,6 +44,7 @@ class Job:
         self.began = time.monotonic()
         self.folder = settings_file.resolve().parent
         self.task = task
+        self.team = team or Team()
         self._signal: str | None = None
         content = _read_settings(settings_file, task)
         self.settings: Settings = parse_settings(SETTINGS[task], content["settings"])
@@ -51,6 +54,9 @@ class Job:
         ):
             raise SettingsError(f"'run.walltime_seconds' must be above 0, is {walltime!r}")
         self.walltime: float | None = walltime
+        self._metrics: TextIO | None = None
+        if not self.team.leads:
+            return
         self._metrics = (self.folder / METRICS).open("w", encoding="utf-8", buffering=1)
         try:
             _temporary(self.folder).write_bytes(b" " * _RESERVED_BYTES)
@@ -87,8 +93,15 @@ class Job:
         """Since the job began."""
         return time.monotonic() - self.began
 
+    def say(self, line: str) -> None:
+        """Print a line, once for all processes."""
+        if self.team.leads:
+            print(line, flush=True)
+
     def metric(self, values: Mapping[str, Any]) -> None:
         """Add a line to the metrics; a full disk passes, the results matter more."""
+        if self._metrics is None:
+            return
         try:
             self._metrics.write(json.dumps(finite(values), sort_keys=True) + "\n")
         except OSError as error:
@@ -99,7 +112,8 @@ class Job:
         """Nothing more will be measured."""
         # What a full disk did not take is tried again here.
         with contextlib.suppress(OSError):
-            self._metrics.close()
+            if self._metrics is not None:
+                self._metrics.close()
 
 
 def write_results(

@@ -20,15 +20,16 @@ solid. The stress therefore holds the springs' virial, sum d d^T / V, besides Ho
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from aiida_rm.engine.errors import FramesError
+from aiida_rm.engine.errors import FramesError, SettingsError
 from aiida_rm.engine.frames import Frames, concatenate
 from aiida_rm.engine.neighbors import Graph, build_graph
 from aiida_rm.engine.potential.core import core_energy, core_radii, largest_core
@@ -123,12 +124,20 @@ def perturb(
     frames: Frames,
     settings: PerturbSettings,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
+    first_copy: int = 0,
 ) -> Frames:
     """Displace and strain structures, ``settings.samples`` in all, and attach the targets.
 
     The structures share the samples evenly, the first ones getting one more, each at least one.
     Copy number k of structure p depends on the seed, p and k alone. The pairs of displacement
     level and strain are dealt in random order, each as often as the others.
+
+    Args:
+        frames: stable structures.
+        settings: the recipe.
+        progress: takes the copies that are done and all of them.
+        first_copy: number k of the first copy of each structure; beyond those of another set,
+            all copies are new.
 
     Returns:
         Frames with the labels ``force`` (A, 3), ``stress`` (S, 3, 3), ``energy``, ``parent``,
@@ -137,7 +146,12 @@ def perturb(
 
     Raises:
         FramesError: unusable structures, or such that are periodic in one or two directions.
+        SettingsError: ``match`` is on and scipy is not installed.
     """
+    if settings.match and find_spec("scipy") is None:
+        raise SettingsError(
+            "'match' needs scipy, which is not installed here; install it, or set 'match' to false"
+        )
     frames.check()
     partial = np.flatnonzero(frames.pbc.any(axis=1) & ~frames.pbc.all(axis=1))
     if len(partial):
@@ -145,17 +159,25 @@ def perturb(
             f"structure {partial[0]} is periodic in only some directions; put it into a full "
             "cell (pbc all true) or make it a molecule (pbc all false)"
         )
-    share, more = divmod(settings.samples, len(frames))
-    copies = [max(1, share + (parent < more)) for parent in range(len(frames))]
-    jobs = [(parent, copy) for parent, count in enumerate(copies) for copy in range(count)]
+    jobs = copies_to_make(len(frames), settings.samples, first_copy)
     parts = []
     for begin in range(0, len(jobs), _CHUNK):
-        parts.append(_perturb_some(frames, jobs[begin : begin + _CHUNK], settings))
+        parts.append(perturb_copies(frames, jobs[begin : begin + _CHUNK], settings))
         progress(min(begin + _CHUNK, len(jobs)), len(jobs))
     return concatenate(parts)
 
 
-def _perturb_some(frames: Frames, jobs: list[tuple[int, int]], settings: PerturbSettings) -> Frames:
+def copies_to_make(count: int, samples: int, first_copy: int = 0) -> list[tuple[int, int]]:
+    """Structure and number of every copy, when ``count`` structures share ``samples``."""
+    share, more = divmod(samples, count)
+    sizes = [max(1, share + (parent < more)) for parent in range(count)]
+    return [(p, first_copy + copy) for p, size in enumerate(sizes) for copy in range(size)]
+
+
+def perturb_copies(
+    frames: Frames, jobs: Sequence[tuple[int, int]], settings: PerturbSettings
+) -> Frames:
+    """Some copies of :func:`perturb`, given as (structure, number of the copy)."""
     numbers, positions, cells, pbc, homes, home_cells, pairs = [], [], [], [], [], [], []
     for parent, copy in jobs:
         atoms = slice(frames.ptr[parent], frames.ptr[parent + 1])

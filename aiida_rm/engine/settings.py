@@ -104,7 +104,20 @@ class TrainSettings:
     features: int = knob(64, "equivariant: features of an atom", low=1, high=1024)
     layers: int = knob(2, "equivariant: rounds of messages", low=1, high=12)
     epochs: int = knob(12, "passes through the training set", low=1)
+    draw: str = knob(
+        "stored",
+        "stored: train on the given copies; fresh: each epoch makes new copies by 'recipe'",
+        choices=("stored", "fresh"),
+    )
+    recipe: PerturbSettings = knob(  # noqa: RUF009 - a field, as all knobs
+        PerturbSettings(), "fresh: how the given stable structures are perturbed for an epoch"
+    )
     batch_atoms: int = knob(320, "atoms in a batch, at most (one structure at least)", low=1)
+    batch_edges: int = knob(
+        0,
+        "pairs of neighbours at once, at most; a batch with more is summed in parts; 0: no limit",
+        low=0,
+    )
     learning_rate: float = knob(1e-2, "largest step of Adam", low=1e-8, high=1)
     final_rate: float = knob(0.01, "last step over the largest one (cosine)", low=0, high=1)
     warmup_steps: int = knob(50, "steps of linear warm-up", low=0)
@@ -119,6 +132,17 @@ class TrainSettings:
         0.1, "share of the structures held out to watch the error", low=0, high=0.9
     )
     patience: int = knob(0, "epochs without a better validation before stopping; 0: never", low=0)
+    weights: str = knob(
+        "best",
+        "which average of the weights is handed out: of the best epoch, or the last",
+        choices=("best", "last"),
+    )
+    workers: int = knob(
+        0,
+        "processes that make graphs and copies ahead; 0: none, as they are needed",
+        low=0,
+        high=256,
+    )
     checkpoint_seconds: float = knob(60.0, "time between checkpoints on disk", unit="s", low=0)
     dtype: str = knob("float32", "number format", choices=("float32", "float64"))
     device: str = knob("auto", "where it runs; auto takes a GPU", choices=("auto", "cpu", "cuda"))
@@ -318,6 +342,7 @@ def _check_together(settings: Any) -> None:
     if isinstance(settings, PerturbSettings) and not settings.displacement_levels:
         raise SettingsError("'displacement_levels' is empty; give at least one level")
     if isinstance(settings, TrainSettings):
+        _check_together(settings.recipe)
         if settings.force_weight == 0 and settings.stress_weight == 0:
             raise SettingsError("'force_weight' and 'stress_weight' are both 0: nothing to learn")
         if settings.patience and not settings.validation_fraction:

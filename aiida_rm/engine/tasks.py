@@ -54,38 +54,46 @@ def run_perturb(job: Job) -> Outcome:
 
 
 def run_train(job: Job) -> Outcome:
-    """input_frames with targets -> potential; a training state while under way or cut short."""
+    """input_frames -> potential; a training state while under way or cut short.
+
+    The frames carry targets, or they are stable where 'draw' is 'fresh'.
+    """
     from aiida_rm.engine.potential import Potential
     from aiida_rm.engine.training import Trainer
 
     assert isinstance(job.settings, TrainSettings)
     use_threads(job.settings.threads)
+    team = job.team
+    team.join(job.settings.device)
     frames = Frames.load(job.path(files.INPUT_FRAMES))
     initial = job.optional(files.INPUT_POTENTIAL)
-    trainer = Trainer(frames, job.settings, Potential.load(initial) if initial else None)
+    trainer = Trainer(frames, job.settings, Potential.load(initial) if initial else None, team)
     state = job.optional(files.INPUT_STATE)
     if state:
         trainer.restore(state)
         for line in trainer.progress.history:
             job.metric(line)
-        print(f"resumed after {trainer.progress.epoch} epochs", flush=True)
+        job.say(f"resumed after {trainer.progress.epoch} epochs")
 
     def on_epoch(metrics: Mapping[str, float]) -> None:
         job.metric(metrics)
-        print(
+        job.say(
             f"epoch {metrics['epoch']:.0f} of {metrics['epochs']:.0f}: "
             f"loss {metrics['loss']:.4g}, validation {metrics['validation_loss']:.4g}, "
             f"forces {metrics['force_error']:.3f}, stress {metrics['stress_error']:.3f}, "
-            f"{metrics['structures_per_second']:.1f} structures/s",
-            flush=True,
+            f"{metrics['structures_per_second']:.1f} structures/s, "
+            f"clipped {metrics['clipped']:.0%}, waiting {metrics['waiting']:.0%}"
         )
 
     checkpoint = job.path(files.OUTPUT_STATE)
-    outcome = trainer.run(job.should_stop, on_epoch, checkpoint)
-    outcome.potential.save(job.path(files.OUTPUT_POTENTIAL))
+    outcome = trainer.run(job.should_stop, on_epoch, checkpoint, job.say)
+    if team.leads:
+        outcome.potential.save(job.path(files.OUTPUT_POTENTIAL))
+        if outcome.stop_reason in ("completed", "early_stopping"):
+            checkpoint.unlink(missing_ok=True)
+    team.leave()
     progress = outcome.progress
-    if outcome.stop_reason in ("completed", "early_stopping"):
-        checkpoint.unlink(missing_ok=True)
+    job.say(f"gradients clipped in {progress.clipped:.1%} of the steps")
     best = progress.history[progress.best_epoch - 1] if progress.best_epoch else {}
     return Outcome(
         outcome.stop_reason,
@@ -95,6 +103,9 @@ def run_train(job: Job) -> Outcome:
             "best_epoch": progress.best_epoch,
             "n_parameters": outcome.potential.n_parameters,
             "elements": list(outcome.potential.elements),
+            "clipped": progress.clipped,
+            "waiting": progress.waiting,
+            "processes": team.size,
             "loss": progress.history[-1]["loss"] if progress.history else None,
             "validation": {
                 key: best.get(key)

@@ -11,27 +11,25 @@ import math
 import time
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from aiida_rm.engine.device import pick_device
-from aiida_rm.engine.errors import DivergenceError, PotentialError, StateError
-from aiida_rm.engine.files import SCHEMA_VERSION
+from aiida_rm.engine.distributed import Team
+from aiida_rm.engine.errors import DivergenceError
 from aiida_rm.engine.frames import Frames
 from aiida_rm.engine.neighbors import Graph
-from aiida_rm.engine.potential import (
-    Potential,
-    read_safetensors,
-    write_safetensors,
-)
+from aiida_rm.engine.potential import Potential
 from aiida_rm.engine.potential.core import largest_core
 from aiida_rm.engine.settings import TrainSettings
+from aiida_rm.engine.training_copies import Copies
 from aiida_rm.engine.training_data import (
+    Part,
+    Rows,
     Targets,
     TrainingData,
     check_labels,
@@ -39,25 +37,16 @@ from aiida_rm.engine.training_data import (
     pack,
     split,
 )
-from aiida_rm.engine.training_digest import OTHER_TRAINING, training_digest
+from aiida_rm.engine.training_digest import training_digest
+from aiida_rm.engine.training_loader import Loader
 from aiida_rm.engine.training_model import first_model
+from aiida_rm.engine.training_progress import Metrics, Pace, Progress
+from aiida_rm.engine.training_state import load_state, save_state
 
-Metrics = dict[str, float]
 #: Metrics that are means over the batches of an epoch.
 _MEANS = ("loss", "gradient_norm", "clipped", "learning_rate")
-
-
-@dataclass
-class Progress:
-    """Where a training stands; all of it is in the checkpoint."""
-
-    epoch: int = 0
-    batch: int = 0
-    step: int = 0
-    best_epoch: int = 0
-    best_error: float = math.inf
-    sums: dict[str, float] = field(default_factory=dict)
-    history: list[Metrics] = field(default_factory=list)
+#: What the errors of a set of structures are made of.
+_SUMS = ("atoms", "cells", "force", "stress")
 
 
 @dataclass(frozen=True)
@@ -83,23 +72,31 @@ class Trainer:
         frames: Frames,
         settings: TrainSettings,
         initial: Potential | None = None,
+        team: Team | None = None,
     ) -> None:
         """Prepare a training.
 
         Args:
-            frames: perturbed structures with the labels of :func:`response.perturb`.
+            frames: perturbed structures with the labels of :func:`response.perturb`; the stable
+                ones where ``draw`` is ``fresh``.
             settings: all knobs.
             initial: start from these weights instead of random ones.
+            team: the processes that train together.
 
         Raises:
-            FramesError: labels are missing or unusable.
+            FramesError: labels are missing or unusable, or there where stable structures belong.
             PotentialError: ``initial`` has another shape or core.
         """
-        core = check_labels(frames)
+        self.team = team or Team()
         self.settings = settings
+        self.digest = training_digest(frames, settings)
+        self.copies: Copies | None = None
+        if settings.draw == "fresh":
+            self.copies = Copies(frames, settings.recipe)
+            frames = self.copies.all_of(epoch=0)
+        core = check_labels(frames)
         self.device = pick_device(settings.device)
         self.dtype = getattr(torch, settings.dtype)
-        self.digest = training_digest(frames, settings)
         reach = max(settings.cutoff, largest_core(frames.numbers, core[0]))
         self.data = TrainingData(frames, reach, self.dtype, self.device, settings.noise_weight)
         self.train_rows, self.validation_rows = split(frames, settings)
@@ -119,52 +116,102 @@ class Trainer:
         should_stop: Callable[[], str | None] = lambda: None,
         on_epoch: Callable[[Metrics], None] = lambda _metrics: None,
         checkpoint: Path | None = None,
+        say: Callable[[str], None] = lambda _line: None,
     ) -> TrainOutcome:
-        """Train until the epochs are over or ``should_stop`` gives a reason.
+        """Train until the epochs are over or ``should_stop`` gives a reason to any process.
+
+        Args:
+            should_stop: a reason to stop now, or None.
+            on_epoch: takes the metrics of an epoch.
+            checkpoint: where the first process saves the state.
+            say: takes a line about the speed, now and then.
 
         Raises:
             DivergenceError: the loss is NaN or infinite; the last checkpoint stays on disk.
+            EngineError: another process failed.
         """
         s, p = self.settings, self.progress
-        saved = time.monotonic()
-        reason = "completed"
-        while p.epoch < s.epochs:
-            began, rows_done = time.monotonic(), 0
-            order = np.random.default_rng([s.seed, p.epoch]).permutation(self.train_rows)
-            batches = pack(order, self.data.counts, s.batch_atoms)
-            while p.batch < len(batches):
-                rows = batches[p.batch]
-                self._step(rows, (p.epoch + p.batch / len(batches)) / s.epochs)
-                p.batch, p.step, rows_done = p.batch + 1, p.step + 1, rows_done + len(rows)
-                stop = should_stop()
-                if stop:
-                    if checkpoint:
-                        self.save(checkpoint)
-                    return TrainOutcome(self.finished_potential(), stop, p)
-                if checkpoint and time.monotonic() - saved > s.checkpoint_seconds:
-                    self.save(checkpoint)
-                    saved = time.monotonic()
-            metrics = self._end_epoch(time.monotonic() - began, rows_done)
-            on_epoch(metrics)
-            if s.patience and p.epoch - p.best_epoch >= s.patience:
-                reason = "early_stopping"
-                break
+        file = checkpoint if self.team.leads else None
+        saved, reason = time.monotonic(), "completed"
+        pace = Pace(say, s.epochs, len(self.train_rows))
+        loader = Loader(
+            self.data, self.copies, self._own_batches, s.workers, (p.epoch, p.batch), s.epochs
+        )
+        try:
+            while p.epoch < s.epochs:
+                began, waited, trained = time.monotonic(), 0.0, 0
+                batches = self._batches(p.epoch)
+                place = sum(len(rows) for rows in batches[: p.batch])
+                for rows in batches[p.batch :]:
+                    asked = time.monotonic()
+                    parts = loader.get(p.epoch, p.batch, self._own(rows), s.batch_edges)
+                    waited += time.monotonic() - asked
+                    done = (p.epoch + p.batch / len(batches)) / s.epochs
+                    stop = self._step(rows, done, parts, should_stop())
+                    trained, place = trained + len(rows), place + len(rows)
+                    p.batch, p.step = p.batch + 1, p.step + 1
+                    if stop:
+                        if file:
+                            self.save(file)
+                        return TrainOutcome(self.finished_potential(), stop, p)
+                    if file and time.monotonic() - saved > s.checkpoint_seconds:
+                        self.save(file)
+                        saved = time.monotonic()
+                    pace.count(p.epoch, place, len(rows))
+                on_epoch(self._end_epoch(time.monotonic() - began, waited, trained))
+                if s.patience and p.epoch - p.best_epoch >= s.patience:
+                    reason = "early_stopping"
+                    break
+        finally:
+            loader.close()
         return TrainOutcome(self.finished_potential(), reason, p)
 
-    def _step(self, rows: np.ndarray[Any, Any], done: float) -> None:
+    def _batches(self, epoch: int) -> list[Rows]:
+        """The batches of all processes together: a function of the seed and the epoch."""
+        s = self.settings
+        order = np.random.default_rng([s.seed, epoch]).permutation(self.train_rows)
+        return pack(order, self.data.counts, s.batch_atoms)
+
+    def _own(self, rows: Rows) -> Rows:
+        own: Rows = rows[self.team.share(self.data.counts[rows])]
+        return own
+
+    def _own_batches(self, epoch: int) -> list[Rows]:
+        return [self._own(rows) for rows in self._batches(epoch)]
+
+    def _step(
+        self, rows: Rows, done: float, parts: list[Part] | None = None, stop: str | None = None
+    ) -> str | None:
+        """One step on a batch.
+
+        Args:
+            rows: the batch of all processes.
+            done: from 0 to 1, where the training stands.
+            parts: the share of this process; None makes it.
+            stop: a reason for this process to stop.
+
+        Returns:
+            A reason for all of them.
+        """
         s, p = self.settings, self.progress
         rate = learning_rate(s, p.step, done)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        graph, targets = self.data.batch(rows)
-        loss, _ = self.loss(self.model, graph, targets, training=True)
-        if not torch.isfinite(loss):
+        whole = (int(self.data.counts[rows].sum()), int(self.data.periodic[rows].sum()))
+        self.optimizer.zero_grad(set_to_none=True)
+        mine = torch.zeros((), dtype=self.dtype, device=self.device)
+        if parts is None:
+            parts = self.data.parts(self._own(rows), s.batch_edges)
+        for graph, targets in parts:
+            some, _ = self.loss(self.model, graph, targets, training=True, whole=whole)
+            torch.autograd.backward(some)
+            mine += some.detach()
+        loss, stopping = self.team.sum_gradients(self.weights, [mine, float(stop is not None)])
+        if not math.isfinite(loss):
             raise DivergenceError(
-                f"the loss became {loss.item()} in epoch {p.epoch + 1}; lower 'learning_rate' "
+                f"the loss became {loss} in epoch {p.epoch + 1}; lower 'learning_rate' "
                 f"(it is {s.learning_rate:g}) or 'clip_norm'"
             )
-        self.optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
         norm = float(torch.nn.utils.clip_grad_norm_(self.weights, s.clip_norm))
         self.optimizer.step()
         # A young average forgets faster, or the random start would linger in it.
@@ -172,28 +219,35 @@ class Trainer:
         with torch.no_grad():
             for mean, new in zip(self.average.parameters(), self.model.parameters(), strict=True):
                 mean.lerp_(new, 1 - decay)
-        for name, value in (
-            ("batches", 1.0),
-            ("loss", float(loss.detach())),
-            ("gradient_norm", norm),
-            ("clipped", float(norm > s.clip_norm)),
-            ("learning_rate", rate),
-        ):
-            p.sums[name] = p.sums.get(name, 0.0) + value
+        clipped = float(norm > s.clip_norm)
+        values = {"loss": loss, "gradient_norm": norm, "clipped": clipped, "learning_rate": rate}
+        p.count({"batches": 1.0, **values})
+        return self.team.agree(stop) if stopping else None
 
     def loss(
-        self, model: Potential, graph: Graph, targets: Targets, *, training: bool
+        self,
+        model: Potential,
+        graph: Graph,
+        targets: Targets,
+        *,
+        training: bool,
+        whole: tuple[int, int] | None = None,
     ) -> tuple[Tensor, dict[str, float]]:
-        """Weighted squared errors over the variance of the targets; and their plain sums."""
+        """Weighted squared errors over the variance of the targets; and their plain sums.
+
+        ``whole`` are the atoms and cells of the batch that this is a part of: the losses of the
+        parts sum up to that of the batch.
+        """
         s = self.settings
         prediction = model(graph, create_graph=training)
         force_error = (prediction.forces - targets.forces).square().sum(-1)
         stress_error = (prediction.stress - targets.stress).square().sum((1, 2))
         stress_error = stress_error[graph.periodic]
         weighted = force_error * targets.weights[graph.batch]
-        loss = s.force_weight * weighted.mean() / self.scales[0]
+        atoms, cells = whole or (len(force_error), len(stress_error))
+        loss = s.force_weight * weighted.sum() / (atoms * self.scales[0])
         if len(stress_error):
-            loss = loss + s.stress_weight * stress_error.mean() / self.scales[1]
+            loss = loss + s.stress_weight * stress_error.sum() / (cells * self.scales[1])
         sums = {}
         if not training:
             sums = {
@@ -204,20 +258,23 @@ class Trainer:
             }
         return loss, sums
 
-    def evaluate(self, rows: np.ndarray[Any, Any]) -> Metrics:
+    def evaluate(self, rows: Rows) -> Metrics:
         """Errors of the average weights on some rows of the data.
 
         Returns:
             ``force_error`` and ``stress_error``: squared error over the variance of the target
             (1: as good as predicting none); ``force_rmse`` (per component), ``stress_rmse``.
         """
-        total: dict[str, float] = {}
-        for some in pack(rows, self.data.counts, 4 * self.settings.batch_atoms):
-            graph, targets = self.data.batch(some)
-            for name, value in self.loss(self.average, graph, targets, training=False)[1].items():
-                total[name] = total.get(name, 0.0) + value
-        atoms, cells = max(total.get("atoms", 0.0), 1.0), max(total.get("cells", 0.0), 1.0)
-        force, stress = total.get("force", 0.0) / atoms, total.get("stress", 0.0) / cells
+        s, sums = self.settings, dict.fromkeys(_SUMS, 0.0)
+        for some in pack(rows, self.data.counts, 4 * s.batch_atoms):
+            for graph, targets in self.data.parts(self._own(some), s.batch_edges):
+                for name, value in self.loss(self.average, graph, targets, training=False)[
+                    1
+                ].items():
+                    sums[name] += value
+        total = dict(zip(_SUMS, self.team.sum(sums[name] for name in _SUMS), strict=True))
+        atoms, cells = max(total["atoms"], 1.0), max(total["cells"], 1.0)
+        force, stress = total["force"] / atoms, total["stress"] / cells
         return {
             "force_error": force / self.scales[0],
             "stress_error": stress / self.scales[1],
@@ -225,7 +282,7 @@ class Trainer:
             "stress_rmse": math.sqrt(stress / 9),
         }
 
-    def _end_epoch(self, seconds: float, rows_done: int) -> Metrics:
+    def _end_epoch(self, seconds: float, waited: float, trained: int) -> Metrics:
         s, p = self.settings, self.progress
         rows = self.validation_rows if len(self.validation_rows) else self.train_rows[:256]
         errors = self.evaluate(rows)
@@ -235,6 +292,7 @@ class Trainer:
             p.best_error, p.best_epoch = error, p.epoch
             self.best.load_state_dict(self.average.state_dict())
         batches = max(p.sums.get("batches", 0.0), 1.0)
+        (waiting,) = self.team.sum([waited / max(seconds, 1e-9) / self.team.size])
         metrics = {
             "epoch": p.epoch,
             "epochs": s.epochs,
@@ -242,7 +300,8 @@ class Trainer:
             **{name: p.sums.get(name, 0.0) / batches for name in _MEANS},
             "validation_loss": error,
             **errors,
-            "structures_per_second": rows_done / max(seconds, 1e-9),
+            "structures_per_second": trained / max(seconds, 1e-9),
+            "waiting": waiting,
             "seconds": seconds,
         }
         p.sums = {}
@@ -250,9 +309,12 @@ class Trainer:
         return metrics
 
     def finished_potential(self) -> Potential:
-        """The best average weights, with E~ of the stable structures put at zero."""
-        best = deepcopy(self.best if self.progress.best_epoch else self.average)
-        gauge(best, self.data, self.train_rows, self.settings.batch_atoms)
+        """The average weights to hand out, with E~ of the stable structures put at zero."""
+        chosen = self.settings.weights == "best" and self.progress.best_epoch
+        best = deepcopy(self.best if chosen else self.average)
+        gauge(
+            best, self.data, self.train_rows, self.settings.batch_atoms, self.settings.batch_edges
+        )
         best.notes = {
             **best.notes,
             "training": {
@@ -265,30 +327,7 @@ class Trainer:
 
     def save(self, path: Path) -> None:
         """Write everything that :meth:`restore` needs; atomically."""
-        p = self.progress
-        tensors: dict[str, Tensor] = {}
-        for name, model in self._models().items():
-            tensors |= {f"{name}.{k}": v.detach().cpu() for k, v in model.state_dict().items()}
-        for index, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"adam.{index}.{k}": v.detach().cpu() for k, v in state.items()}
-        keys = sorted(p.history[0]) if p.history else []
-        if keys:
-            rows = [[row[key] for key in keys] for row in p.history]
-            tensors["history"] = torch.tensor(rows, dtype=torch.float64)
-        header = {
-            "schema": SCHEMA_VERSION,
-            "kind": "training_state",
-            "digest": self.digest,
-            "epoch": p.epoch,
-            "batch": p.batch,
-            "step": p.step,
-            "best_epoch": p.best_epoch,
-            "best_error": p.best_error if math.isfinite(p.best_error) else None,
-            "sums": p.sums,
-            "history": keys,
-            "elements": list(self.model.elements),
-        }
-        write_safetensors(path, tensors, header)
+        save_state(path, self.digest, self._models(), self.optimizer, self.progress)
 
     def restore(self, path: Path) -> None:
         """Continue where a saved training stood.
@@ -296,35 +335,7 @@ class Trainer:
         Raises:
             StateError: the file is damaged, or belongs to other data or settings.
         """
-        try:
-            tensors, header = read_safetensors(path, "training_state")
-        except PotentialError as error:
-            raise StateError(str(error)) from error
-        if header.get("digest") != self.digest:
-            raise StateError(OTHER_TRAINING)
-        try:
-            for name, model in self._models().items():
-                model.load_state_dict(_below(tensors, f"{name}."))
-            state = self.optimizer.state_dict()
-            state["state"] = {
-                index: _below(tensors, f"adam.{index}.")
-                for index in range(len(state["param_groups"][0]["params"]))
-                if f"adam.{index}.step" in tensors
-            }
-            self.optimizer.load_state_dict(state)
-            keys, rows = header["history"], tensors.get("history", torch.zeros((0, 0))).tolist()
-            best = header["best_error"]
-            self.progress = Progress(
-                epoch=int(header["epoch"]),
-                batch=int(header["batch"]),
-                step=int(header["step"]),
-                best_epoch=int(header["best_epoch"]),
-                best_error=math.inf if best is None else float(best),
-                sums={str(k): float(v) for k, v in header["sums"].items()},
-                history=[dict(zip(keys, row, strict=True)) for row in rows],
-            )
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise StateError(f"'{path.name}' is damaged: {error}") from error
+        self.progress = load_state(path, self.digest, self._models(), self.optimizer)
 
     def _models(self) -> dict[str, Potential]:
         return {"model": self.model, "average": self.average, "best": self.best}
@@ -336,7 +347,3 @@ def learning_rate(settings: TrainSettings, step: int, done: float) -> float:
     floor = settings.final_rate
     cosine = floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
     return settings.learning_rate * warm * cosine
-
-
-def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}

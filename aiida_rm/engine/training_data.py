@@ -13,9 +13,10 @@ from torch import Tensor
 from aiida_rm.engine.elements import SYMBOLS
 from aiida_rm.engine.errors import FramesError
 from aiida_rm.engine.frames import Frames
-from aiida_rm.engine.neighbors import Graph, build_graph
+from aiida_rm.engine.neighbors import Graph
 from aiida_rm.engine.potential import Potential
 from aiida_rm.engine.settings import TrainSettings
+from aiida_rm.engine.training_graphs import Piece, find_pieces, join_pieces
 
 Rows = np.ndarray[Any, Any]
 #: Edges whose graphs are kept in memory (11 bytes each); beyond, they are built each time.
@@ -33,6 +34,10 @@ class Targets:
     weights: Tensor
 
 
+#: Some structures as a graph, with their targets.
+Part = tuple[Graph, Targets]
+
+
 class TrainingData:
     """Perturbed frames as graphs with targets on a device."""
 
@@ -45,23 +50,77 @@ class TrainingData:
         noise_weight: float = 0.0,
     ) -> None:
         self.frames = frames
-        self.weights = noise_weights(frames, noise_weight)
+        self._power = noise_weight
+        # Of the whole set, so that a structure weighs the same in any batch.
+        self._mean_weight = float(
+            np.average(noise_weights(frames, noise_weight), weights=frames.counts)
+        )
         self.counts = frames.counts
+        self.periodic = np.asarray(frames.pbc.all(axis=1))
         self.cutoff = cutoff
         self.dtype = dtype
         self.device = device
-        self._kept: dict[int, tuple[Tensor, Tensor]] = {}
+        self._kept: dict[int, Piece] = {}
         self._edges = 0
 
-    def batch(self, rows: Rows) -> tuple[Graph, Targets]:
+    def batch(self, rows: Rows) -> Part:
         """Graph and targets of some structures."""
+        return self.parts(rows)[0]
+
+    def parts(self, rows: Rows, limit: int = 0, *, keep: bool = True) -> list[Part]:
+        """The same in parts.
+
+        Args:
+            rows: which structures; none give no parts.
+            limit: edges in a part, at most (one structure at least); 0: one part.
+            keep: whether graphs that had to be built stay in memory.
+        """
+        if not len(rows):
+            return []
         part = self.frames.select(rows)
-        missing = [int(row) for row in rows if int(row) not in self._kept]
-        graph = self._join(part, rows) if not missing else self._build(part, rows)
-        forces = torch.as_tensor(part.atom["force"], dtype=self.dtype, device=self.device)
-        stress = torch.as_tensor(part.structure["stress"], dtype=self.dtype, device=self.device)
-        weights = torch.as_tensor(self.weights[rows], dtype=self.dtype, device=self.device)
-        return graph, Targets(forces, stress, weights)
+        missing = [place for place, row in enumerate(rows) if int(row) not in self._kept]
+        built: list[Piece] = []
+        if missing:
+            built = find_pieces(part.select(missing), self.cutoff, self.device)
+            if keep:
+                self.keep(rows[missing], built)
+        found = dict(zip(missing, built, strict=True))
+        pieces = [
+            found[place] if place in found else self._kept[int(row)]
+            for place, row in enumerate(rows)
+        ]
+        return self.put(part, pieces, limit)
+
+    def put(self, part: Frames, pieces: Sequence[Piece], limit: int = 0) -> list[Part]:
+        """Structures whose neighbours are known, on the device, in parts as above."""
+        places = np.arange(len(part))
+        sizes = np.array([edges.shape[1] for edges, _ in pieces])
+        groups = pack(places, sizes, limit) if limit else [places]
+        parts = []
+        for group in groups:
+            some = part if len(groups) == 1 else part.select(group)
+            graph = join_pieces(
+                some, [pieces[int(place)] for place in group], self.dtype, self.device
+            )
+            parts.append((graph, self._targets(some)))
+        return parts
+
+    def keep(self, rows: Rows, pieces: Sequence[Piece]) -> None:
+        """Keep the neighbours of some structures in memory while there is room."""
+        for row, (edges, shifts) in zip(rows, pieces, strict=True):
+            fits = self._edges + edges.shape[1] <= _KEPT_EDGES
+            if fits and int(row) not in self._kept:
+                self._kept[int(row)] = (edges.clone(), shifts.clone())
+                self._edges += edges.shape[1]
+
+    def keeps(self, rows: Rows) -> bool:
+        """Whether the neighbours of all these structures are in memory."""
+        return all(int(row) in self._kept for row in rows)
+
+    @property
+    def keeps_all(self) -> bool:
+        """Whether those of the whole set are."""
+        return len(self._kept) == len(self.frames)
 
     def scales(self, rows: Rows) -> tuple[float, float]:
         """Mean squared target of forces (per atom) and stress (per cell), at least 1e-8."""
@@ -71,41 +130,17 @@ class TrainingData:
         spread = float((stress**2).sum((1, 2)).mean()) if len(stress) else 1.0
         return max(force, 1e-8), max(spread, 1e-8)
 
-    def _build(self, part: Frames, rows: Rows) -> Graph:
-        graph = build_graph(part, self.cutoff, dtype=self.dtype, device=self.device)
-        if self._edges + graph.edge_index.shape[1] <= _KEPT_EDGES:
-            owner = graph.batch[graph.edge_index[0]]
-            sizes = torch.bincount(owner, minlength=len(part)).tolist()
-            local = (graph.edge_index - torch.as_tensor(part.ptr[:-1]).to(owner)[owner]).int()
-            edge_parts = torch.split(local, sizes, 1)
-            shift_parts = torch.split(graph.shifts.to(torch.int8), sizes)
-            for row, edges, shifts in zip(rows, edge_parts, shift_parts, strict=True):
-                if int(row) not in self._kept:
-                    self._kept[int(row)] = (edges.clone(), shifts.clone())
-                    self._edges += edges.shape[1]
-        return graph
-
-    def _join(self, part: Frames, rows: Rows) -> Graph:
-        kept = [self._kept[int(row)] for row in rows]
-        starts = part.ptr[:-1].tolist()
-        edges = [edge.long() + start for (edge, _), start in zip(kept, starts, strict=True)]
-
-        def put(array: Rows, dtype: torch.dtype) -> Tensor:
-            return torch.as_tensor(array, dtype=dtype, device=self.device)
-
-        return Graph(
-            numbers=put(part.numbers, torch.int64),
-            positions=put(part.positions, self.dtype),
-            cells=put(part.cells, self.dtype),
-            periodic=put(np.asarray(part.pbc.all(axis=1)), torch.bool),
-            batch=put(part.batch, torch.int64),
-            edge_index=torch.cat(edges, 1),
-            shifts=torch.cat([shift for _, shift in kept]).to(self.dtype),
+    def _targets(self, part: Frames) -> Targets:
+        forces = torch.as_tensor(part.atom["force"], dtype=self.dtype, device=self.device)
+        stress = torch.as_tensor(part.structure["stress"], dtype=self.dtype, device=self.device)
+        weights = noise_weights(part, self._power) / self._mean_weight
+        return Targets(
+            forces, stress, torch.as_tensor(weights, dtype=self.dtype, device=self.device)
         )
 
 
 def noise_weights(frames: Frames, power: float) -> Rows:
-    """(S,) weights of the structures' forces, noise^-power, of mean 1 over the atoms.
+    """(S,) weights of the structures' forces: noise^-power.
 
     Raises:
         FramesError: the label ``noise`` is missing.
@@ -116,12 +151,17 @@ def noise_weights(frames: Frames, power: float) -> Rows:
         raise FramesError(
             "the frames have no label 'noise'; run perturb again, or set 'noise_weight' to 0"
         )
-    weights = np.hypot(frames.structure["noise"], _QUIET) ** -power
-    return np.asarray(weights * frames.n_atoms / (weights * frames.counts).sum())
+    return np.asarray(np.hypot(frames.structure["noise"], _QUIET) ** -power)
 
 
 def pack(rows: Rows | Sequence[int], counts: Rows, limit: int) -> list[Rows]:
-    """Cut rows, in order, into batches of at most ``limit`` atoms (one structure at least)."""
+    """Cut rows, in order, into batches of at most ``limit`` in all (one structure at least).
+
+    Args:
+        rows: (N,) indices of structures.
+        counts: atoms (or edges) of every structure there is.
+        limit: of a batch.
+    """
     batches, begin, atoms = [], 0, 0
     rows = np.asarray(rows)
     for place, size in enumerate(counts[rows]):
@@ -205,7 +245,9 @@ def describe_training_set(frames: Frames) -> dict[str, Any]:
     }
 
 
-def gauge(potential: Potential, data: TrainingData, rows: Rows, batch_atoms: int) -> None:
+def gauge(
+    potential: Potential, data: TrainingData, rows: Rows, batch_atoms: int, batch_edges: int = 0
+) -> None:
     """Fit the constant per element so that E~ agrees with its target near the stable structures.
 
     Far from them the target is a mixture of many homes, which no potential can follow.
@@ -219,8 +261,11 @@ def gauge(potential: Potential, data: TrainingData, rows: Rows, batch_atoms: int
     numbers = np.unique(data.frames.numbers)
     lines, rest = [], []
     for some in pack(rows, data.counts, 4 * batch_atoms):
-        graph, _ = data.batch(some)
-        found = potential(graph).energy.double().cpu().numpy()
+        energies = [
+            potential(graph).energy.double().cpu().numpy()
+            for graph, _ in data.parts(some, batch_edges)
+        ]
+        found = np.concatenate(energies)
         part = data.frames.select(some)
         lines.append(
             np.stack([np.bincount(part.batch, part.numbers == z, len(part)) for z in numbers], 1)

@@ -11,7 +11,7 @@ from aiida_rm.engine.frames import Frames
 from aiida_rm.engine.settings import TrainSettings, to_plain
 
 #: Knobs that may change between segments of one training.
-_FREE_KNOBS = ("device", "threads", "checkpoint_seconds")
+_FREE_KNOBS = ("device", "threads", "workers", "checkpoint_seconds")
 #: Why a state is refused, and the remedy.
 OTHER_TRAINING = (
     "the training state belongs to another training; resume with the very frames and settings "
@@ -22,6 +22,8 @@ OTHER_TRAINING = (
 def training_digest(frames: Frames, settings: TrainSettings) -> str:
     """SHA-256 of all data and of every knob that shapes the result, in hexadecimal digits."""
     knobs = {k: v for k, v in to_plain(settings).items() if k not in _FREE_KNOBS}
+    if settings.draw == "stored":
+        del knobs["recipe"]
     digest = hashlib.sha256(json.dumps(knobs, sort_keys=True).encode())
     for name, array in sorted(frames.to_arrays().items()):
         digest.update(name.encode())

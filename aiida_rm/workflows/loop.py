@@ -362,10 +362,15 @@ def _check_together(inputs: Mapping[str, Any], _: Any) -> str | None:
 def _check_stages(dataset: FramesData, inputs: Mapping[str, Any]) -> str | None:
     train, generate = inputs["train"]["train"], inputs["generate"]["generate"]
     potential = train.get("potential")
-    if isinstance(potential, PotentialData):
-        settings = TrainCalculation.settings_of(train)
-        if message := cannot_begin_with(potential, settings):
-            return message
+    settings = TrainCalculation.settings_of(train)
+    if settings.draw == "fresh":
+        return (
+            "the settings of 'train' have 'draw' of 'fresh', but a loop perturbs its dataset "
+            "itself; set 'draw' to 'stored', and raise 'samples' of 'perturb' for more copies"
+        )
+    cold = not isinstance(potential, PotentialData)
+    if message := None if cold else cannot_begin_with(potential, settings):
+        return message
     search = GenerateCalculation.settings_of(generate)
     if search.periodic and dataset.pbc_kind == "molecule":
         return (

@@ -17,7 +17,7 @@ from aiida_rm.data.frames import FramesData
 from aiida_rm.data.potential import PotentialData
 from aiida_rm.data.training_state import TrainingStateData
 from aiida_rm.engine.frames import Frames
-from aiida_rm.engine.settings import SETTINGS, TrainSettings
+from aiida_rm.engine.settings import SETTINGS, PerturbSettings, TrainSettings
 from aiida_rm.engine.training_digest import training_digest
 from tests.conftest import POTENTIAL_HEADER, STATE_HEADER
 from tests.jobs import generated, perturbed
@@ -220,6 +220,61 @@ def test_train_wants_targets(
     )
 
 
+def test_fresh_copies_want_stable_structures(
+    inputs: Any, instantiate: Any, prepare: Any, diamond_frames: Frames
+) -> None:
+    fresh = {"draw": "fresh", "recipe": {"samples": 20}}
+    _, content = prepare(
+        "train", inputs("train", frames=FramesData(diamond_frames), settings=fresh)
+    )
+    assert content["settings"]["recipe"]["samples"] == 20
+    assert content["settings"]["recipe"]["min_atoms"] == 8
+    with pytest.raises(ValueError, match="`frames` carry targets, but the setting 'draw'"):
+        instantiate("train", inputs("train", settings=fresh))
+    overlapping = Frames.build([[6, 6]], [[[0, 0, 0], [0.1, 0, 0]]], [np.eye(3) * 5])
+    with pytest.raises(ValueError, match=r"`frames`: structure 0 \(C2\) has two atoms"):
+        instantiate("train", inputs("train", frames=FramesData(overlapping), settings=fresh))
+    with pytest.raises(ValueError, match=r"'recipe\.sampled' is no setting"):
+        instantiate("train", inputs("train", settings={"recipe": {"sampled": 1}}))
+
+
+def test_workers_and_an_idle_recipe_do_not_part_a_state_from_its_training(
+    diamond_frames: Frames,
+) -> None:
+    frames = perturbed(diamond_frames)
+    digest = training_digest(frames, TrainSettings())
+    recipe = PerturbSettings(samples=7)
+    assert training_digest(frames, TrainSettings(workers=3, threads=2)) == digest
+    assert training_digest(frames, TrainSettings(recipe=recipe)) == digest
+    assert training_digest(frames, TrainSettings(batch_edges=7)) != digest
+    fresh = {
+        training_digest(diamond_frames, TrainSettings(draw="fresh", recipe=r))
+        for r in (recipe, PerturbSettings())
+    }
+    assert len(fresh) == 2
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "expected"),
+    [
+        ("train", {}, False),
+        ("train", {"resources": {"num_machines": 1, "num_mpiprocs_per_machine": 2}}, True),
+        ("train", {"resources": {"num_machines": 2, "num_mpiprocs_per_machine": 1}}, True),
+        (
+            "train",
+            {"resources": {"num_machines": 1, "num_mpiprocs_per_machine": 2}, "withmpi": False},
+            None,
+        ),
+        ("generate", {"resources": {"num_machines": 1, "num_mpiprocs_per_machine": 2}}, False),
+    ],
+)
+def test_trainings_alone_run_on_several_processes(
+    task: str, options: dict[str, Any], expected: bool | None, inputs: Any, prepare: Any
+) -> None:
+    info, _ = prepare(task, inputs(task, metadata={"options": options}))
+    assert info.codes_info[0].withmpi is expected
+
+
 def test_warm_start_must_have_the_shape_of_the_settings(
     inputs: Any, instantiate: Any, potential_data: Any
 ) -> None:
@@ -284,6 +339,13 @@ def test_installed_code(inputs: Any, submit_folder: None) -> None:
     )
     assert np.load(folder / "input_frames" / "positions.npy").shape == (2, 3)
     assert (folder / "settings.json").is_file()
+
+
+def test_mpirun_starts_a_training_on_two_processes(inputs: Any, submit_folder: None) -> None:
+    resources = {"num_machines": 1, "num_mpiprocs_per_machine": 2}
+    metadata = {"options": {"resources": resources}}
+    _, script = dry_run("train", inputs("train", metadata=metadata))
+    assert "'mpirun' '-np' '2' '/opt/bin/aiida-rm-engine' 'train' 'settings.json'" in script
 
 
 def test_portable_code(

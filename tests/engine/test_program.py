@@ -87,6 +87,14 @@ def test_every_task_leaves_results_metrics_and_its_output(chain: Path) -> None:
     made = Frames.load(chain / "generate" / files.OUTPUT_FRAMES).structure
     assert {name: array.dtype.kind for name, array in made.items()} == GENERATED
     assert [line["epoch"] for line in metrics(chain / "train")] == [1, 2, 3]
+    for line in metrics(chain / "train"):
+        assert {"clipped", "waiting", "structures_per_second"} <= set(line)
+    trained = results(chain / "train")["summary"]
+    assert trained["processes"] == 1
+    assert 0 <= trained["waiting"] < 1
+    assert trained["clipped"] == pytest.approx(
+        np.mean([line["clipped"] for line in metrics(chain / "train")])
+    )
     assert not (chain / "train" / files.OUTPUT_STATE).exists()
     summary = results(chain / "generate")["summary"]
     assert summary["n_structures"] == 6

@@ -190,6 +190,20 @@ def test_molecules_with_fixed_stages() -> None:
     assert not parse_settings(GenerateSettings, values).periodic
 
 
+def test_a_recipe_within_the_settings_of_a_training() -> None:
+    settings = parse_settings(TrainSettings, {"draw": "fresh", "recipe": {"samples": 7}})
+    assert settings.recipe == PerturbSettings(samples=7)
+    assert parse_settings(TrainSettings, json.loads(json.dumps(to_plain(settings)))) == settings
+    for values, words in (
+        ({"sample": 7}, r"'recipe\.sample' is no setting of this task, did you mean 'samples'"),
+        ({"samples": 0}, r"'recipe\.samples' is 0, must be at least 1"),
+        ({"displacement_levels": []}, "'displacement_levels' is empty"),
+        (3, r"'recipe\.' must be a table|'recipe' must be a table"),
+    ):
+        with pytest.raises(SettingsError, match=words):
+            parse_settings(TrainSettings, {"recipe": values})
+
+
 def test_empty_lists_that_mean_any() -> None:
     assert parse_settings(ScoreSettings, {"coordination": []}).coordination == ()
     assert parse_settings(GenerateSettings, {"formulas": ["C4"], "n_atoms": []}).n_atoms == ()

@@ -1,0 +1,65 @@
+"""Neighbours of single structures, small enough to keep or to send, and batches joined of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from aiida_rm.engine.frames import Frames
+from aiida_rm.engine.neighbors import Graph, build_graph
+
+#: Edges (2, E) int32 of one structure, its atoms counted from 0, and their shifts (E, 3) int8.
+Piece = tuple[Tensor, Tensor]
+#: The same of several structures in a row, and the number of edges of each.
+Packed = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], list[int]]
+
+
+def find_pieces(part: Frames, cutoff: float, device: torch.device) -> list[Piece]:
+    """Neighbours of every structure, within ``cutoff`` angstrom, found on a device."""
+    graph = build_graph(part, cutoff, device=device)
+    owner = graph.batch[graph.edge_index[0]]
+    sizes = torch.bincount(owner, minlength=len(part)).tolist()
+    local = (graph.edge_index - torch.as_tensor(part.ptr[:-1]).to(owner)[owner]).int()
+    return _cut(local, graph.shifts.to(torch.int8), sizes)
+
+
+def join_pieces(
+    part: Frames, pieces: Sequence[Piece], dtype: torch.dtype, device: torch.device
+) -> Graph:
+    """The graph of all structures in ``part`` from the neighbours of each."""
+    starts = part.ptr[:-1].tolist()
+    edges = [edge.long() + start for (edge, _), start in zip(pieces, starts, strict=True)]
+
+    def put(array: np.ndarray[Any, Any], kind: torch.dtype) -> Tensor:
+        return torch.as_tensor(array, dtype=kind, device=device)
+
+    return Graph(
+        numbers=put(part.numbers, torch.int64),
+        positions=put(part.positions, dtype),
+        cells=put(part.cells, dtype),
+        periodic=put(np.asarray(part.pbc.all(axis=1)), torch.bool),
+        batch=put(part.batch, torch.int64),
+        edge_index=torch.cat(edges, 1),
+        shifts=torch.cat([shift for _, shift in pieces]).to(dtype),
+    )
+
+
+def pack_pieces(pieces: Sequence[Piece]) -> Packed:
+    """Plain arrays, to be sent from one process to another."""
+    edges = torch.cat([edge for edge, _ in pieces], 1)
+    shifts = torch.cat([shift for _, shift in pieces])
+    return edges.numpy(), shifts.numpy(), [edge.shape[1] for edge, _ in pieces]
+
+
+def unpack_pieces(packed: Packed, device: torch.device) -> list[Piece]:
+    """The inverse of :func:`pack_pieces`, on a device."""
+    edges, shifts, sizes = packed
+    return _cut(torch.from_numpy(edges).to(device), torch.from_numpy(shifts).to(device), sizes)
+
+
+def _cut(edges: Tensor, shifts: Tensor, sizes: list[int]) -> list[Piece]:
+    return list(zip(torch.split(edges, sizes, 1), torch.split(shifts, sizes), strict=True))

@@ -1,0 +1,101 @@
+"""A training on disk: everything that going on needs, in one safetensors file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from aiida_rm.engine.errors import PotentialError, StateError
+from aiida_rm.engine.files import SCHEMA_VERSION
+from aiida_rm.engine.potential import Potential, read_safetensors, write_safetensors
+from aiida_rm.engine.training_digest import OTHER_TRAINING
+from aiida_rm.engine.training_progress import Progress
+
+
+def save_state(
+    path: Path,
+    digest: str,
+    models: Mapping[str, Potential],
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+) -> None:
+    """Write weights, optimiser and counters; atomically.
+
+    Raises:
+        DiskError: the file cannot be written.
+    """
+    p = progress
+    tensors: dict[str, Tensor] = {}
+    for name, model in models.items():
+        tensors |= {f"{name}.{k}": v.detach().cpu() for k, v in model.state_dict().items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"adam.{index}.{k}": v.detach().cpu() for k, v in state.items()}
+    keys = sorted(p.history[0]) if p.history else []
+    if keys:
+        rows = [[row[key] for key in keys] for row in p.history]
+        tensors["history"] = torch.tensor(rows, dtype=torch.float64)
+    header: dict[str, Any] = {
+        "schema": SCHEMA_VERSION,
+        "kind": "training_state",
+        "digest": digest,
+        "epoch": p.epoch,
+        "batch": p.batch,
+        "step": p.step,
+        "best_epoch": p.best_epoch,
+        "best_error": p.best_error if math.isfinite(p.best_error) else None,
+        "sums": p.sums,
+        "history": keys,
+        "elements": list(models["model"].elements),
+    }
+    write_safetensors(path, tensors, header)
+
+
+def load_state(
+    path: Path,
+    digest: str,
+    models: Mapping[str, Potential],
+    optimizer: torch.optim.Optimizer,
+) -> Progress:
+    """Read what :func:`save_state` wrote into the models and the optimiser.
+
+    Raises:
+        StateError: the file is damaged, or belongs to other data or settings.
+    """
+    try:
+        tensors, header = read_safetensors(path, "training_state")
+    except PotentialError as error:
+        raise StateError(str(error)) from error
+    if header.get("digest") != digest:
+        raise StateError(OTHER_TRAINING)
+    try:
+        for name, model in models.items():
+            model.load_state_dict(_below(tensors, f"{name}."))
+        state = optimizer.state_dict()
+        state["state"] = {
+            index: _below(tensors, f"adam.{index}.")
+            for index in range(len(state["param_groups"][0]["params"]))
+            if f"adam.{index}.step" in tensors
+        }
+        optimizer.load_state_dict(state)
+        keys, rows = header["history"], tensors.get("history", torch.zeros((0, 0))).tolist()
+        best = header["best_error"]
+        return Progress(
+            epoch=int(header["epoch"]),
+            batch=int(header["batch"]),
+            step=int(header["step"]),
+            best_epoch=int(header["best_epoch"]),
+            best_error=math.inf if best is None else float(best),
+            sums={str(k): float(v) for k, v in header["sums"].items()},
+            history=[dict(zip(keys, row, strict=True)) for row in rows],
+        )
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise StateError(f"'{path.name}' is damaged: {error}") from error
+
+
+def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
