@@ -34,67 +34,23 @@ from aiida_rm.engine.training_model import first_model
 #: Coordinates are displaced uniformly by at most so much (angstrom).
 NOISES = (0.1, 0.3, 0.6, 1.0)
 Knobs = dict[str, Any]
-#: Changes to the settings of a system: of the perturbation, and of the training.
+_EQUIVARIANT = {"architecture": "equivariant", "features": 32, "learning_rate": 3e-3}
+#: Changes to the settings of a system: of the perturbation, and of the training. The stress of
+#: ``no virial`` is Hooke's law alone, without the springs' share: two frames instead of one.
 VARIANTS: dict[str, tuple[Knobs, Knobs]] = {
     "default": ({}, {}),
-    "local": ({}, {"architecture": "local"}),
-    "local16": ({}, {"architecture": "local", "channels": 16, "hidden": (48, 24)}),
-    "local32": (
-        {},
-        {"architecture": "local", "channels": 32, "hidden": (64, 32), "learning_rate": 5e-3},
-    ),
-    "equivariant": ({}, {"architecture": "equivariant", "learning_rate": 2e-3, "ema_decay": 0.995}),
-    "equivariant32": (
-        {},
-        {"architecture": "equivariant", "features": 32, "learning_rate": 3e-3, "ema_decay": 0.995},
-    ),
+    "local": ({}, {"architecture": "local", "channels": 16, "hidden": (48, 24)}),
+    "equivariant": ({}, _EQUIVARIANT),
     "no match": ({"match": False}, {}),
-    "normal": ({"distribution": "normal"}, {}),
-    "saturation": ({"saturation": 0.5}, {}),
-    "noise weight": ({}, {"noise_weight": 1.0}),
-    "half noise weight": ({}, {"noise_weight": 0.5}),
-    "local16 w1": ({}, {"channels": 16, "hidden": (48, 24), "noise_weight": 1.0}),
-    "local16 w2": ({}, {"channels": 16, "hidden": (48, 24), "noise_weight": 2.0}),
-    "equi32 w1": (
-        {},
-        {
-            "architecture": "equivariant",
-            "features": 32,
-            "learning_rate": 3e-3,
-            "ema_decay": 0.995,
-            "noise_weight": 1.0,
-        },
-    ),
-    "equi32 w2": (
-        {},
-        {
-            "architecture": "equivariant",
-            "features": 32,
-            "learning_rate": 3e-3,
-            "ema_decay": 0.995,
-            "noise_weight": 2.0,
-        },
-    ),
-    "equi64 w1": (
-        {},
-        {
-            "architecture": "equivariant",
-            "features": 64,
-            "learning_rate": 2e-3,
-            "ema_decay": 0.995,
-            "noise_weight": 1.0,
-        },
-    ),
-    "equi64 w2": (
-        {},
-        {
-            "architecture": "equivariant",
-            "features": 64,
-            "learning_rate": 2e-3,
-            "ema_decay": 0.995,
-            "noise_weight": 2.0,
-        },
-    ),
+    "no virial": ({}, {}),
+    "normal noise": ({"distribution": "normal"}, {}),
+    "saturation 0.5": ({"saturation": 0.5}, {}),
+    "noise weight 0": ({}, {"noise_weight": 0.0}),
+    "noise weight 0.5": ({}, {"noise_weight": 0.5}),
+    "noise weight 1": ({}, {"noise_weight": 1.0}),
+    "noise weight 2": ({}, {"noise_weight": 2.0}),
+    "no average": ({}, {"ema_decay": 0.0}),
+    "constant rate": ({}, {"final_rate": 1.0}),
 }
 #: The author's settings (method: arXiv:2405.09057), apart from what is in :func:`train_reference`.
 REFERENCE: dict[str, tuple[Knobs, Knobs]] = {
@@ -118,6 +74,7 @@ def main() -> None:
         variants="default,reference",
         seconds=240.0,
         starts=0,
+        epochs=0,
         save="",
     )
     system = SYSTEMS[given.system]()
@@ -128,7 +85,7 @@ def main() -> None:
         if name == "reference":
             potential, row = train_reference(system, given.system, seconds, given.seed)
         else:
-            potential, row = train(system, VARIANTS[name], seconds, given.seed)
+            potential, row = train(system, name, seconds, given.epochs, given.seed)
         if given.save:
             Path(given.save).mkdir(parents=True, exist_ok=True)
             potential.save(
@@ -149,38 +106,42 @@ def main() -> None:
 
 
 def train(
-    system: System, changes: tuple[Knobs, Knobs], seconds: float, seed: int
+    system: System, variant: str, seconds: float, epochs: int, seed: int
 ) -> tuple[Potential, Knobs]:
-    """Our training, with as many structures and epochs as fit into the time."""
-    settings = replace(system.train, **changes[1], seed=seed)
-    recipe = replace(system.recipe, **changes[0], seed=seed)
+    """Our training: ``epochs``, or with 0 as many structures and epochs as fit into the time."""
+    perturbing, training = VARIANTS[variant]
+    settings = replace(system.train, **training, seed=seed)
+    recipe = replace(system.recipe, **perturbing, seed=seed)
 
     def rate(frames: Frames) -> float:
-        trainer = Trainer(frames, replace(settings, validation_fraction=0.0))
-        rows = pack(np.arange(len(frames)), frames.counts, settings.batch_atoms)
-        for some in rows[:2]:
-            trainer._step(some, 0.0)
-        began, done = time.process_time(), 0
-        for some in rows[2:14]:
-            trainer._step(some, 0.0)
-            done += len(some)
-        return done / (time.process_time() - began)
+        trainer = Trainer(frames, replace(settings, validation_fraction=0.0, epochs=2))
+        trainer.run()  # the second epoch has its graphs
+        return trainer.progress.history[-1]["structures_per_second"]
 
-    samples, epochs = plan(system, recipe, rate, seconds)
-    frames = perturb(subset(system.stable, samples), replace(recipe, samples=samples))
+    samples = max(recipe.samples, len(system.stable))
+    if not epochs:
+        samples, epochs = plan(system, recipe, rate, seconds)
+    stable, recipe = subset(system.stable, samples), replace(recipe, samples=samples)
+    frames = perturb(stable, recipe)
+    if variant == "no virial":
+        frames = without_virial(frames, stable, recipe)
     settings = replace(settings, epochs=epochs, validation_fraction=min(0.1, 300 / len(frames)))
     began = time.process_time()
-    trainer = Trainer(frames, settings)
-    outcome = trainer.run()
-    spent = time.process_time() - began
+    outcome = Trainer(frames, settings).run()
     return outcome.potential, {
         "parameters": outcome.potential.n_parameters,
-        "seconds": spent,
+        "seconds": time.process_time() - began,
         "samples": samples,
         "epochs": epochs,
         "steps": outcome.progress.step,
         "clipped": float(np.mean([row["clipped"] for row in outcome.progress.history])),
     }
+
+
+def without_virial(frames: Frames, stable: Frames, recipe: PerturbSettings) -> Frames:
+    """The same frames with a stress target that leaves the springs' share out."""
+    weak = perturb(stable, replace(recipe, spring=1e-6))
+    return frames.with_labels(structure={"stress": weak.structure["stress"]})
 
 
 def plan(
@@ -215,9 +176,8 @@ def train_reference(
 
     def targets(samples: int) -> Frames:
         stable = subset(system.stable, samples)
-        frames = perturb(stable, replace(recipe, samples=samples))
-        weak = perturb(stable, replace(recipe, samples=samples, spring=1e-6))
-        return frames.with_labels(structure={"stress": weak.structure["stress"]})
+        whole = replace(recipe, samples=samples)
+        return without_virial(perturb(stable, whole), stable, whole)
 
     def loop(frames: Frames, stop: float, epochs: int) -> tuple[Potential, TrainingData, int, int]:
         torch.manual_seed(seed)
