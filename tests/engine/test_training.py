@@ -292,8 +292,11 @@ def test_elemental_volumes_by_least_squares() -> None:
 
 def test_structures_weigh_by_their_noise() -> None:
     frames = crystals()
-    weights = noise_weights(frames, 1.0)
+    data = TrainingData(frames, 3.5, torch.float64, torch.device("cpu"), 1.0)
+    weights = data.batch(np.arange(len(frames)))[1].weights.numpy()
     noise = frames.structure["noise"]
+    # The same in any batch.
+    np.testing.assert_allclose(data.batch(np.array([5, 2]))[1].weights, weights[[5, 2]])
     assert weights[noise.argmin()] > 10 * weights[noise.argmax()]
     assert (weights * frames.counts).sum() / frames.n_atoms == pytest.approx(1)
     assert (noise_weights(frames, 0.0) == 1).all()
