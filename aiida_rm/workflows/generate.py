@@ -95,8 +95,8 @@ class GenerateWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
             computer: where a code runs that belongs to no computer.
         """
         need(potential, PotentialData, "potential")
-        molecules = not potential.get_header().get("elemental_volumes")
-        inputs = cls.get_protocol_inputs(protocol, overrides, molecules=molecules)
+        kinds = () if potential.get_header().get("elemental_volumes") else ("molecules",)
+        inputs = cls.get_protocol_inputs(protocol, overrides, kinds=kinds)
         inputs = merge(inputs, {"generate": {"potential": potential}})
         return cls._build(code, inputs, options, computer)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from aiida import orm
@@ -28,7 +28,7 @@ from aiida_rm.engine.labels import GENERATED
 from aiida_rm.workflows.common import CleaningMixin, call, exit_with, verdict
 from aiida_rm.workflows.functions import describe_round
 from aiida_rm.workflows.generate import GenerateWorkChain
-from aiida_rm.workflows.protocols import ProtocolMixin, merge, need
+from aiida_rm.workflows.protocols import ProtocolMixin, kinds_of, merge, need
 from aiida_rm.workflows.train import TrainWorkChain
 from aiida_rm.workflows.validate import ValidateWorkChain, rules_problem
 
@@ -130,10 +130,10 @@ class LoopWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
         )
 
     @classmethod
-    def _inner_inputs(cls, protocol: str, *, molecules: bool) -> dict[str, Any]:
+    def _inner_inputs(cls, protocol: str, kinds: Collection[str]) -> dict[str, Any]:
         inner = {
-            "train": TrainWorkChain.get_protocol_inputs(protocol),
-            "generate": GenerateWorkChain.get_protocol_inputs(protocol, molecules=molecules),
+            "train": TrainWorkChain.get_protocol_inputs(protocol, kinds=kinds),
+            "generate": GenerateWorkChain.get_protocol_inputs(protocol, kinds=kinds),
             "validate": ValidateWorkChain.get_protocol_inputs(protocol),
         }
         for inputs in inner.values():
@@ -164,8 +164,7 @@ class LoopWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
             computer: where a code runs that belongs to no computer.
         """
         need(dataset, FramesData, "dataset")
-        molecules = dataset.pbc_kind == "molecule"
-        inputs = cls.get_protocol_inputs(protocol, overrides, molecules=molecules)
+        inputs = cls.get_protocol_inputs(protocol, overrides, kinds=kinds_of(dataset))
         inputs = merge(inputs, {"dataset": dataset, "known": known})
         return cls._build(code, inputs, options, computer)
 

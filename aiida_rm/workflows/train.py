@@ -22,7 +22,7 @@ from aiida_rm.data.frames import FramesData
 from aiida_rm.data.potential import PotentialData
 from aiida_rm.workflows.common import call, exit_with, verdict
 from aiida_rm.workflows.functions import with_half_batches, with_half_learning_rate
-from aiida_rm.workflows.protocols import ProtocolMixin, merge
+from aiida_rm.workflows.protocols import ProtocolMixin, kinds_of, merge, need
 
 #: The job was cut short (400 walltime, 403 signal, 404 killed; 110, 120, 140 by the scheduler).
 CUT_SHORT = (400, 403, 404)
@@ -103,8 +103,9 @@ class TrainWorkChain(ProtocolMixin, BaseRestartWorkChain):
             potential: begin with its weights.
             computer: where a code runs that belongs to no computer.
         """
+        need(frames, FramesData, "frames")
         nodes = {"frames": frames, "potential": potential}
-        inputs = cls.get_protocol_inputs(protocol, overrides)
+        inputs = cls.get_protocol_inputs(protocol, overrides, kinds=kinds_of(frames))
         return cls._build(code, merge(inputs, {"train": nodes}), options, computer)
 
     def setup(self) -> None:

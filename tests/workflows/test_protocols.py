@@ -17,7 +17,7 @@ from aiida_rm.engine.frames import Frames
 from aiida_rm.engine.settings import SETTINGS, parse_settings
 from aiida_rm.workflows.generate import GenerateWorkChain
 from aiida_rm.workflows.loop import LoopWorkChain
-from aiida_rm.workflows.protocols import merge
+from aiida_rm.workflows.protocols import kinds_of, merge
 from aiida_rm.workflows.train import TrainWorkChain
 from aiida_rm.workflows.validate import ValidateWorkChain
 from tests.conftest import POTENTIAL_HEADER
@@ -46,15 +46,15 @@ def test_each_says_what_it_is_for(chain: Any) -> None:
 
 @pytest.mark.parametrize("chain", CHAINS)
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("molecules", [False, True])
-def test_all_settings_are_valid(chain: Any, name: str, molecules: bool) -> None:
-    inputs = chain.get_protocol_inputs(name, molecules=molecules)
+@pytest.mark.parametrize("kinds", [(), ("many",), ("molecules",), ("many", "molecules")])
+def test_all_settings_are_valid(chain: Any, name: str, kinds: tuple[str, ...]) -> None:
+    inputs = chain.get_protocol_inputs(name, kinds=kinds)
     found = dict(settings_in(inputs))
     assert found
     for task, values in found.items():
         settings = parse_settings(SETTINGS[task], values)
         if task == "generate":
-            assert settings.periodic is not molecules
+            assert settings.periodic is not ("molecules" in kinds)
     for place in (inputs, inputs.get("validate", {})):
         check_rules(place.get("rules", {}))
 
@@ -307,3 +307,21 @@ def test_rules_may_ask_for_labels_of_the_structures(code: Any, diamond_frames: F
     validate = ValidateWorkChain.get_builder_from_protocol(code, FramesData(diamond_frames))
     validate.rules = orm.Dict({"name": "diamond", "max_n_atoms": 8, "sort": "-volume_per_atom"})
     assert refused(ValidateWorkChain, validate) == ""
+
+
+def test_the_dataset_decides_what_the_protocol_is(
+    code: Any, diamond_frames: Frames, molecule_frames: Frames
+) -> None:
+    one, many = FramesData(diamond_frames), FramesData(diamond_frames.select([0] * 100))
+    assert kinds_of(one) == ()
+    assert kinds_of(many) == ("many",)
+    assert kinds_of(FramesData(molecule_frames)) == ("molecules",)
+    # Perturbed copies of one structure are not many structures.
+    copies = FramesData(perturbed(diamond_frames, 200))
+    assert kinds_of(copies) == ()
+    small, large = (LoopWorkChain.get_builder_from_protocol(code, d) for d in (one, many))
+    assert "channels" not in small.train.train.settings.get_dict()
+    assert large.train.train.settings["channels"] == 16
+    own = {"train": {"train": {"settings": {"channels": 4}}}}
+    chosen = LoopWorkChain.get_builder_from_protocol(code, many, overrides=own)
+    assert chosen.train.train.settings["channels"] == 4

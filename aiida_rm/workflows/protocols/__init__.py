@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import yaml
 from aiida import orm
 from aiida.engine import ProcessBuilder
 from aiida.engine.processes.ports import PortNamespace
 
+from aiida_rm.data.frames import FramesData
+
 _FOLDER = Path(__file__).parent
+#: So many stable structures are many.
+MANY = 100
 
 
 class ProtocolMixin:
     """A work chain whose inputs come from ``protocols/<PROTOCOL_FILE>.yaml``.
 
     The file holds `default_inputs`, `default_protocol`, `protocols` (each a `description` and a
-    difference), and, where they differ, `molecules`, a further difference for them.
+    difference), and `kinds`: further differences for what a dataset is like (:func:`kinds_of`).
     """
 
     PROTOCOL_FILE: ClassVar[str]
@@ -41,14 +46,14 @@ class ProtocolMixin:
         protocol: str | None = None,
         overrides: Mapping[str, Any] | None = None,
         *,
-        molecules: bool = False,
+        kinds: Collection[str] = (),
     ) -> dict[str, Any]:
         """Plain inputs of a protocol.
 
         Args:
             protocol: its name; None takes the default one.
             overrides: inputs that replace the protocol's, nested like them.
-            molecules: whether molecules, not crystals, are to be made.
+            kinds: what the dataset is like, see :func:`kinds_of`.
 
         Raises:
             ValueError: there is no such protocol, or an override names no input.
@@ -63,10 +68,10 @@ class ProtocolMixin:
             for key, value in (content["protocols"][name]).items()
             if key != "description"
         }
-        inputs = merge(cls._inner_inputs(name, molecules=molecules), content["default_inputs"])
+        inputs = merge(cls._inner_inputs(name, kinds), content["default_inputs"])
         inputs = merge(inputs, difference)
-        if molecules:
-            inputs = merge(inputs, content.get("molecules", {}))
+        for kind in kinds:
+            inputs = merge(inputs, content.get("kinds", {}).get(kind, {}))
         if overrides:
             need(overrides, Mapping, "overrides")
             ports = cls.spec().inputs  # type: ignore[attr-defined]
@@ -75,7 +80,7 @@ class ProtocolMixin:
         return inputs
 
     @classmethod
-    def _inner_inputs(cls, protocol: str, *, molecules: bool) -> dict[str, Any]:  # noqa: ARG003
+    def _inner_inputs(cls, protocol: str, kinds: Collection[str]) -> dict[str, Any]:  # noqa: ARG003
         """Inputs of the work chains inside this one, under the same protocol."""
         return {}
 
@@ -106,6 +111,18 @@ class ProtocolMixin:
             check_names(job_ports["metadata"], metadata, "metadata")
             fill(namespace.metadata, metadata, job_ports["metadata"], place)
         return builder
+
+
+def kinds_of(dataset: FramesData) -> tuple[str, ...]:
+    """What a dataset is like: `many` structures, `molecules`; the names are those of the files."""
+    parents = dataset.get_frames().structure.get("parent")
+    count = len(dataset) if parents is None else len(np.unique(parents))
+    kinds = []
+    if count >= MANY:
+        kinds.append("many")
+    if dataset.pbc_kind == "molecule":
+        kinds.append("molecules")
+    return tuple(kinds)
 
 
 def merge(base: Mapping[str, Any], difference: Mapping[str, Any]) -> dict[str, Any]:
