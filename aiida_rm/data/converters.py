@@ -1,8 +1,9 @@
 """AiiDA's own structures into Frames, and back.
 
-ASE, pymatgen and files are read by :mod:`aiida_rm.engine.converters`, whose functions stand
-here as well. These are plain functions: for the provenance, make nodes with the calcfunctions
-of :mod:`aiida_rm.calculations.functions`.
+ASE and pymatgen are known to :mod:`aiida_rm.engine.converters`, whose functions stand here as
+well; files are read by :mod:`aiida_rm.engine.readers`, and become nodes by
+``FramesData.from_file``. These are plain functions: for the provenance, make nodes with the
+calcfunctions of :mod:`aiida_rm.calculations.functions`.
 
 Frames know elements, not kinds. Where a StructureData has kinds that are more than elements
 (``Fe1`` and ``Fe2``, or an isotope's mass), the atom labels ``kind`` and ``mass`` hold them, and
@@ -21,10 +22,11 @@ import numpy as np
 from aiida.common import constants
 from aiida.orm import CifData, Group, Node, StructureData, TrajectoryData
 
-from aiida_rm.engine.converters import from_ase, from_pymatgen, read, to_ase, to_pymatgen, write
+from aiida_rm.engine.converters import from_ase, from_pymatgen, to_ase, to_pymatgen, write
 from aiida_rm.engine.elements import NUMBERS, SYMBOLS
 from aiida_rm.engine.errors import FramesError
 from aiida_rm.engine.frames import Frames, concatenate
+from aiida_rm.engine.readers import read_dataset
 
 __all__ = (
     "from_ase",
@@ -33,7 +35,7 @@ __all__ = (
     "from_pymatgen",
     "from_structures",
     "from_trajectory",
-    "read",
+    "read_dataset",
     "structures_of_group",
     "to_ase",
     "to_frames",
@@ -193,7 +195,7 @@ def from_cif(cif: CifData) -> Frames:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "structure.cif"  # readers go by the suffix, which nodes may lack
         path.write_bytes(cif.get_content("rb"))
-        return read(path)
+        return read_dataset(path, skip=False).frames
 
 
 def structures_of_group(group: Group) -> tuple[dict[str, StructureData], list[Node]]:
@@ -247,7 +249,7 @@ def to_frames(source: Any) -> Frames:  # noqa: PLR0911 - one line a kind of sour
     if isinstance(source, Group):
         return _whole_group(source)
     if isinstance(source, str) or hasattr(source, "__fspath__"):
-        return read(source)
+        return read_dataset(source, skip=False).frames
     if type(source).__module__.startswith("ase."):
         return from_ase([source])
     if type(source).__module__.startswith("pymatgen."):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,17 +12,15 @@ from aiida.orm import ArrayData
 from aiida.orm.pydantic import OrmMetadataField
 from numpy.typing import NDArray
 
-from aiida_rm.engine.elements import SYMBOLS, hill_formula
+from aiida_rm.data.source import SOURCE_EXTRA, describe_source
+from aiida_rm.data.summary import MAX_FORMULAS, summarise
 from aiida_rm.engine.errors import FramesError
 from aiida_rm.engine.frames import Frames
+from aiida_rm.engine.readers import read_dataset
 
 if TYPE_CHECKING:
     from aiida.orm import StructureData
 
-#: Version of the folder and of the attributes of the node.
-SCHEMA_VERSION = 1
-#: Formulas kept in the database; the rest is only counted.
-MAX_FORMULAS = 100
 #: Little-endian types of the arrays that all Frames have, so that a hash is the same anywhere.
 _TYPES = {
     "numbers": "u1",
@@ -47,6 +44,7 @@ class FramesData(ArrayData):
 
     >>> FramesData(frames)  # of Frames in memory
     >>> FramesData.from_folder("output_frames")  # of a folder that a job wrote
+    >>> FramesData.from_file("mp_20.csv", processes=4)  # of a file, folder or archive
     """
 
     class AttributesModel(ArrayData.AttributesModel):
@@ -94,8 +92,8 @@ class FramesData(ArrayData):
         if not isinstance(frames, Frames):
             raise TypeError(
                 f"FramesData needs Frames, not {type(frames).__name__}; make them with a function "
-                "of aiida_rm.data.converters (nodes) or aiida_rm.engine.converters (files, ASE, "
-                "pymatgen), or read a folder with FramesData.from_folder"
+                "of aiida_rm.data.converters (nodes, ASE, pymatgen), or read files with "
+                "FramesData.from_file and a job's folder with FramesData.from_folder"
             )
         try:
             frames.check()
@@ -125,6 +123,32 @@ class FramesData(ArrayData):
         except FramesError as error:
             raise InvalidFramesError(str(error)) from error
         return cls(frames, **kwargs)
+
+    @classmethod
+    def from_file(
+        cls, path: str | os.PathLike[str], *, processes: int = 1, skip: bool = True, **kwargs: Any
+    ) -> FramesData:
+        """Make a node of a dataset: a file, folder or zip archive of structures.
+
+        Entries that cannot be used are left out, logged as warnings, and listed with the name and
+        checksum of the file in the extra ``rm_source``; see :mod:`aiida_rm.data.source`.
+
+        Args:
+            path: what :func:`aiida_rm.engine.readers.read_dataset` reads.
+            processes: as there.
+            skip: as there; False refuses the file for its first bad entry.
+            kwargs: of every AiiDA node, such as ``label`` and ``description``.
+
+        Raises:
+            InvalidFramesError: nothing there can be used.
+        """
+        try:
+            dataset = read_dataset(path, processes=processes, skip=skip)
+        except FramesError as error:
+            raise InvalidFramesError(str(error)) from error
+        node = cls(dataset.frames, **kwargs)
+        node.base.extras.set(SOURCE_EXTRA, describe_source(path, dataset))
+        return node
 
     def get_frames(self) -> Frames:
         """The structures; the arrays are read-only and kept by the node once read.
@@ -308,44 +332,6 @@ def parse_npy(content: bytes, name: str) -> NDArray[Any]:
     return array.reshape(shape, order="F" if fortran else "C")
 
 
-def summarise(frames: Frames) -> dict[str, Any]:
-    """The attributes of the node of these frames."""
-    counts = frames.counts
-    formulas = count_formulas(frames)
-    common = sorted(formulas.items(), key=lambda item: (-item[1], item[0]))[:MAX_FORMULAS]
-    per_atom = frames.volumes / counts
-    crystals = per_atom[np.isfinite(per_atom)]
-    return {
-        "n_structures": len(frames),
-        "n_atoms": frames.n_atoms,
-        "elements": list(frames.elements),
-        "formulas": dict(common),
-        "formulas_other": len(frames) - sum(count for _, count in common),
-        "pbc_kind": _pbc_kind(frames.pbc),
-        "structure_labels": sorted(frames.structure),
-        "atom_labels": sorted(frames.atom),
-        "n_atoms_min": int(counts.min()),
-        "n_atoms_max": int(counts.max()),
-        # Rounded, so that the last bits of another machine's algebra do not change the hash.
-        "volume_per_atom_min": round(float(crystals.min()), 6) if len(crystals) else None,
-        "volume_per_atom_max": round(float(crystals.max()), 6) if len(crystals) else None,
-        "schema_version": SCHEMA_VERSION,
-    }
-
-
-def count_formulas(frames: Frames) -> Counter[str]:
-    """How often each Hill formula occurs; quick for very many structures."""
-    present, which = np.unique(frames.numbers, return_inverse=True)
-    flat = frames.batch * len(present) + which.reshape(-1)
-    table = np.bincount(flat, minlength=len(frames) * len(present))
-    rows, times = np.unique(table.reshape(len(frames), len(present)), axis=0, return_counts=True)
-    result: Counter[str] = Counter()
-    for row, count in zip(rows, times, strict=True):
-        symbols = {SYMBOLS[z]: int(n) for z, n in zip(present, row, strict=True) if n}
-        result[hill_formula(symbols)] += int(count)
-    return result
-
-
 def _plain(array: NDArray[Any]) -> Any:
     """Lists, with None for what JSON has no number for."""
     if array.dtype.kind == "f" and not np.isfinite(array).all():
@@ -353,12 +339,6 @@ def _plain(array: NDArray[Any]) -> Any:
         items[~np.isfinite(array)] = None
         return items.tolist()
     return array.tolist()
-
-
-def _pbc_kind(pbc: NDArray[Any]) -> str:
-    directions = np.unique(pbc.sum(axis=1))
-    kinds = {"molecule" if n == 0 else "crystal" if n == 3 else "partial" for n in directions}
-    return kinds.pop() if len(kinds) == 1 else "mixed"
 
 
 def _canonical(frames: Frames) -> Frames:

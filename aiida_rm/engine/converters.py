@@ -1,29 +1,29 @@
-"""Frames from and to ASE, pymatgen and files. The libraries are imported inside the functions."""
+"""Frames from and to ASE and pymatgen, and to files; libraries are imported inside the functions.
+
+Files are read by :mod:`aiida_rm.engine.readers`.
+"""
 
 from __future__ import annotations
 
-import gzip
-import io
 import os
-import shutil
 import tempfile
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from aiida_rm.engine.cells import complete_cell
-from aiida_rm.engine.elements import MAX_NUMBER
 from aiida_rm.engine.errors import FramesError
-from aiida_rm.engine.frames import Frames, concatenate
+from aiida_rm.engine.frames import Frames
+from aiida_rm.engine.records import (
+    Record,
+    frames_of_records,
+    record_of_ase,
+    record_of_pymatgen,
+)
 
-#: What names a structure, in ``atoms.info`` or ``structure.properties``; becomes a label.
-_NAMES = ("name", "id")
-#: Formats that our own reader cuts into entries, so that an error can name the entry.
-_XYZ_SUFFIXES = (".xyz", ".extxyz")
 #: Names that ASE keeps for itself.
 _ASE_ARRAYS = ("numbers", "positions")
 
@@ -40,16 +40,7 @@ def from_ase(atoms: Sequence[Any]) -> Frames:
     Raises:
         FramesError: one of them stands for a disordered crystal (partial occupancies of a CIF).
     """
-    items = list(atoms)
-    for index, item in enumerate(items):
-        _refuse_partial(item, index)
-    return Frames.build(
-        [item.numbers for item in items],
-        [item.positions for item in items],
-        cells=np.array([item.cell.array for item in items], float).reshape(-1, 3, 3),
-        pbc=np.array([item.pbc for item in items], bool).reshape(-1, 3),
-        structure=_name_labels([item.info for item in items]),
-    )
+    return frames_of_records(_records(record_of_ase, atoms))
 
 
 def to_ase(frames: Frames, index: int) -> Any:
@@ -78,24 +69,7 @@ def from_pymatgen(structures: Sequence[Any]) -> Frames:
         FramesError: one is disordered (a site shared by several species, or partly empty), or
             holds a dummy species.
     """
-    items = list(structures)
-    numbers, cells, pbc = [], np.zeros((len(items), 3, 3)), np.zeros((len(items), 3), bool)
-    for index, item in enumerate(items):
-        if not item.is_ordered:
-            raise FramesError(
-                f"structure {index} ({item.composition.formula}) is disordered; order it first"
-            )
-        numbers.append([_atomic_number(site.specie, index) for site in item])
-        lattice = getattr(item, "lattice", None)
-        if lattice is not None:
-            cells[index], pbc[index] = lattice.matrix, lattice.pbc
-    return Frames.build(
-        numbers,
-        [np.asarray(item.cart_coords, float) for item in items],
-        cells=cells,
-        pbc=pbc,
-        structure=_name_labels([getattr(item, "properties", None) or {} for item in items]),
-    )
+    return frames_of_records(_records(record_of_pymatgen, structures))
 
 
 def to_pymatgen(frames: Frames, index: int) -> Any:
@@ -117,32 +91,6 @@ def to_pymatgen(frames: Frames, index: int) -> Any:
         cell = complete_cell(cell, pbc)
     lattice = Lattice(cell, pbc=tuple(bool(flag) for flag in pbc))
     return Structure(lattice, numbers, positions, coords_are_cartesian=True, properties=properties)
-
-
-def read(path: str | os.PathLike[str]) -> Frames:
-    """Read a file of structures (extxyz, CIF, POSCAR, whatever ASE knows) or a folder of them.
-
-    A name that ends in ``.gz`` is unpacked first. A folder is one of Frames (``.npy`` files) or
-    of CIF files, whose names then become the label ``name``.
-
-    Raises:
-        FramesError: nothing there, a foreign or broken file, an entry that cannot be used. The
-            message names the file, and the entry by its index.
-    """
-    source = Path(path)
-    if source.is_dir():
-        return _read_folder(source)
-    if not source.is_file():
-        raise FramesError(f"there is no file '{source}'")
-    atoms = _read_file(source)
-    if not atoms:
-        raise FramesError(f"'{source.name}' holds no structures")
-    try:
-        frames = from_ase(atoms)
-        frames.check()
-    except FramesError as error:
-        raise FramesError(f"'{source.name}': {error}") from error
-    return frames
 
 
 def write(frames: Frames, path: str | os.PathLike[str]) -> Path:
@@ -175,108 +123,14 @@ def write(frames: Frames, path: str | os.PathLike[str]) -> Path:
     return target
 
 
-def _read_folder(folder: Path) -> Frames:
-    if (folder / "positions.npy").is_file():
-        return Frames.load(folder)
-    files = sorted(
-        file for file in folder.iterdir() if file.name.lower().endswith((".cif", ".cif.gz"))
-    )
-    if not files:
-        raise FramesError(f"the folder '{folder.name}' holds neither frames nor CIF files")
-    parts, names = [], []
-    for file in files:
-        part = read(file)
-        stem = file.name[: file.name.lower().rindex(".cif")]
-        parts.append(part.without_labels())
-        names += [stem] if len(part) == 1 else [f"{stem}-{i}" for i in range(len(part))]
-    return concatenate(parts).with_labels(structure={"name": names})
-
-
-def _read_file(file: Path) -> list[Any]:
-    """All entries of a file as ``ase.Atoms``, compressed or not."""
-    if file.suffix.lower() != ".gz":
-        return list(_entries(file, file.name))
-    with tempfile.TemporaryDirectory() as folder:
-        # ASE seeks, which is slow (or fails) in a compressed file.
-        plain = Path(folder) / file.stem
+def _records(convert: Callable[[Any], Record], items: Sequence[Any]) -> list[Record]:
+    records = []
+    for index, item in enumerate(items):
         try:
-            with gzip.open(file, "rb") as packed, plain.open("wb") as unpacked:
-                shutil.copyfileobj(packed, unpacked)
-        except (OSError, EOFError, zlib.error) as error:
-            raise FramesError(f"'{file.name}' cannot be unpacked: {error}") from error
-        return list(_entries(plain, file.name))
-
-
-def _entries(file: Path, name: str) -> Iterator[Any]:
-    import ase.io
-
-    if file.suffix.lower() in _XYZ_SUFFIXES:
-        yield from _xyz_entries(file, name)
-        return
-    index = 0
-    try:
-        for atoms in ase.io.iread(file, index=":"):
-            yield atoms
-            index += 1
-    except Exception as error:
-        raise FramesError(f"entry {index} of '{name}' cannot be read: {_words(error)}") from error
-
-
-def _xyz_entries(file: Path, name: str) -> Iterator[Any]:
-    """Cut an xyz file into its entries, so that a broken one can be named."""
-    import ase.io
-
-    lines = file.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-    position, index = 0, 0
-    while position < len(lines):
-        if not lines[position].strip():
-            position += 1
-            continue
-        trouble = f"entry {index} of '{name}' (line {position + 1}) cannot be read"
-        try:
-            end = position + 2 + int(lines[position])
-        except ValueError:
-            raise FramesError(
-                f"{trouble}: it should begin with a number of atoms, not "
-                f"{lines[position].strip()[:40]!r}"
-            ) from None
-        if end > len(lines):
-            raise FramesError(f"{trouble}: the file ends before its last atom")
-        try:
-            yield ase.io.read(io.StringIO("".join(lines[position:end])), format="extxyz")
-        except Exception as error:
-            raise FramesError(f"{trouble}: {_words(error)}") from error
-        position, index = end, index + 1
-
-
-def _words(error: Exception) -> str:
-    return str(error) or type(error).__name__
-
-
-def _refuse_partial(atoms: Any, index: int) -> None:
-    """ASE keeps the largest species of each site of a disordered CIF; that is another crystal."""
-    for species in (atoms.info.get("occupancy") or {}).values():
-        if len(species) != 1 or not np.isclose(next(iter(species.values())), 1.0, atol=1e-3):
-            raise FramesError(
-                f"structure {index} ({atoms.get_chemical_formula()}) is disordered "
-                f"(a site is shared: {dict(species)}); order it first"
-            )
-
-
-def _atomic_number(specie: Any, index: int) -> int:
-    number = getattr(specie, "Z", 0)
-    if not isinstance(number, int) or not 1 <= number <= MAX_NUMBER:
-        raise FramesError(f"structure {index} holds '{specie}', which is not an element")
-    return number
-
-
-def _name_labels(tables: Sequence[Any]) -> dict[str, ArrayLike]:
-    labels: dict[str, ArrayLike] = {}
-    for name in _NAMES:
-        values = [table.get(name) for table in tables]
-        if values and all(value is not None for value in values):
-            labels[name] = np.array([str(value) for value in values])
-    return labels
+            records.append(convert(item))
+        except FramesError as error:
+            raise FramesError(f"structure {index}: {error}") from error
+    return records
 
 
 def _scalar_labels(part: Frames) -> dict[str, Any]:

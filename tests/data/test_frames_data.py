@@ -12,7 +12,8 @@ import pytest
 from aiida import orm
 from aiida.common.exceptions import ModificationNotAllowed, ValidationError
 
-from aiida_rm.data.frames import FramesData, InvalidFramesError, count_formulas, parse_npy
+from aiida_rm.data.frames import FramesData, InvalidFramesError, parse_npy
+from aiida_rm.data.summary import count_formulas
 from aiida_rm.engine.errors import FramesError
 from aiida_rm.engine.frames import Frames
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from aiida_rm.engine.errors import OutOfMemoryError
+from aiida_rm.engine.processes import cores, process_pool
 from aiida_rm.engine.settings import ScoreSettings
 
 Progress = Callable[[dict[str, Any]], None]
@@ -73,33 +70,14 @@ class Runner:
 @contextmanager
 def workers(settings: ScoreSettings, n_structures: int) -> Iterator[ProcessPoolExecutor | None]:
     """A pool of processes, or None when one is enough."""
-    processes = settings.processes or _cores()
+    processes = settings.processes or cores()
     processes = min(processes, -(-n_structures // CHUNK))
     if processes <= 1:
         yield None
         return
-    # Not forked: threads of numerical libraries do not survive a fork.
-    context = multiprocessing.get_context("spawn")
-    try:
-        with ProcessPoolExecutor(processes, mp_context=context) as pool:
-            try:
-                yield pool
-            except BaseException:
-                # Whatever went wrong, do not wait for work that nobody will read.
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-    except BrokenProcessPool as error:
-        raise OutOfMemoryError(
-            f"one of {processes} scoring processes died, most likely for lack of memory; "
-            "set 'processes' lower or score fewer structures at once"
-        ) from error
-
-
-def _cores() -> int:
-    """Cores that this job may use; a scheduler often grants fewer than the machine has."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    remedy = "set 'processes' lower or score fewer structures at once"
+    with process_pool(processes, remedy) as pool:
+        yield pool
 
 
 def chunks(items: Sequence[T]) -> list[Sequence[T]]:

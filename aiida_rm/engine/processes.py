@@ -1,0 +1,46 @@
+"""A pool of processes that does not fork, and how many the machine grants."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+
+from aiida_rm.engine.errors import OutOfMemoryError
+
+
+def cores() -> int:
+    """Cores that this job may use; a scheduler often grants fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@contextmanager
+def process_pool(processes: int, remedy: str) -> Iterator[ProcessPoolExecutor]:
+    """A pool that is shut down, whatever happens inside.
+
+    Args:
+        processes: how many, at least 1.
+        remedy: what to do when one of them dies, for the message.
+
+    Raises:
+        OutOfMemoryError: one of them died.
+    """
+    # Not forked: threads of numerical libraries do not survive a fork.
+    context = multiprocessing.get_context("spawn")
+    try:
+        with ProcessPoolExecutor(processes, mp_context=context) as pool:
+            try:
+                yield pool
+            except BaseException:
+                # Whatever went wrong, do not wait for work that nobody will read.
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+    except BrokenProcessPool as error:
+        raise OutOfMemoryError(
+            f"one of {processes} processes died, most likely for lack of memory; {remedy}"
+        ) from error

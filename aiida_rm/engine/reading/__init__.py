@@ -1,0 +1,1 @@
+"""How files become structures, one at a time; :mod:`aiida_rm.engine.readers` is the door."""
