@@ -37,9 +37,9 @@ K1 K {x} {x} {x} {occupancy}
 
 def salt(length: float = 5.64, symprec: float | None = None) -> str:
     """Rock salt as pymatgen writes it."""
-    structure = Structure.from_spacegroup(
-        "Fm-3m", Lattice.cubic(length), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]]
-    )
+    corners = np.array([[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]])
+    places = [*corners, *(corners + 0.5) % 1]
+    structure = Structure(Lattice.cubic(length), ["Na"] * 4 + ["Cl"] * 4, places)
     return str(CifWriter(structure, symprec=symprec))
 
 
