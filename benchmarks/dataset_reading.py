@@ -4,7 +4,8 @@ Real crystals (`mp_pool.extxyz` in the folder that the environment variable AIID
 repeated under new ids and written in each format by its own library. A fresh process then reads the
 file; its peak memory is what Linux says (VmHWM: getrusage would count what the parent held when it
 started the process), libraries included, and without the helpers of --processes, which share the
-CIFs of the csv. Every format must give the same crystals in the same order.
+CIFs of the csv. It may take 4 GiB of addresses and no more, an upper bound of any memory, also
+where a system takes pages back early. Every format must give the same crystals in the same order.
 """
 
 from __future__ import annotations
@@ -29,19 +30,22 @@ from aiida_rm.engine.converters import from_ase, to_pymatgen
 DATA = "mp_pool.extxyz"
 #: What the fresh process does; no torch, as in a shell that only reads.
 READ = """
-import json, re, sys, time
+import json, re, resource, sys, time
 from pathlib import Path
 import numpy as np
 began = time.perf_counter()
 from aiida_rm.engine.readers import read_dataset
 if __name__ == '__main__':
+    resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
     data = read_dataset(sys.argv[1], processes=int(sys.argv[2]))
     seconds = time.perf_counter() - began
     frames = data.frames
-    peak = int(re.search(r'VmHWM:\\s+(\\d+) kB', Path('/proc/self/status').read_text())[1])
+    status = Path('/proc/self/status').read_text()
+    peaks = [int(re.search(name + ':\\s+(\\d+) kB', status)[1]) for name in ('VmHWM', 'VmPeak')]
     print(json.dumps({
         'seconds': seconds,
-        'peak_gib': peak / 2**20,
+        'peak_gib': peaks[0] / 2**20,
+        'address_space_gib': peaks[1] / 2**20,
         'structures': len(frames),
         'problems': len(data.problems),
         'volume': float(frames.volumes.sum()),
@@ -111,7 +115,7 @@ def main() -> None:
         for kind, path in write_all(folder, source, count).items():
             found[kind] = measure(path, given.processes, folder)
             figures[f"{kind}_file_mib"] = path.stat().st_size / 2**20
-            for key in ("seconds", "peak_gib", "problems"):
+            for key in ("seconds", "peak_gib", "address_space_gib", "problems"):
                 figures[f"{kind}_{key}"] = found[kind][key]
     first = found["extxyz"]
     figures["same_in_all"] = all(

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from aiida_rm.engine.converters import read, to_ase, to_pymatgen
+from aiida_rm.engine.converters import to_ase, to_pymatgen
 from aiida_rm.engine.frames import Frames, concatenate
 from aiida_rm.engine.potential import Potential
+from aiida_rm.engine.readers import read_dataset
 from aiida_rm.engine.scoring.geometry import measure
 from aiida_rm.engine.search import random_starts
 from aiida_rm.engine.settings import GenerateSettings, PerturbSettings, Stage, TrainSettings
@@ -72,7 +73,7 @@ def load(name: str, file: str) -> Frames:
         path = folder / file
         if not path.is_file():
             sys.exit(f"'{file}' is not in {folder}; decompress '{file}.gz' there first")
-        read(path).without_labels().save(kept)
+        read_dataset(path, skip=False).frames.without_labels().save(kept)
     return Frames.load(kept)
 
 

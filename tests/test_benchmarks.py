@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +13,15 @@ import pytest
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 
 
+#: These take real data from the folder that AIIDA_RM_DATA names.
+WITH_DATA = ["dataset_reading"]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["diamond", "generation_speed", "gpu"])
+@pytest.mark.parametrize("name", ["diamond", "generation_speed", "gpu", *WITH_DATA])
 def test_quick_run(name: str, tmp_path: Path) -> None:
+    if name in WITH_DATA and not os.environ.get("AIIDA_RM_DATA"):
+        pytest.skip("AIIDA_RM_DATA names no folder of data")
     command = [sys.executable, FOLDER / f"{name}.py", "--quick", "--seed", "3", "--threads", "1"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr
