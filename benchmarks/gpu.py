@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from common import arguments, finish, machine
+from torch.profiler import profile
 
 from aiida_rm.engine.frames import Frames
 from aiida_rm.engine.neighbors import build_graph
@@ -45,7 +46,13 @@ def main() -> None:
     # Linear assignment needs scipy, which a bare node may lack.
     recipe = PerturbSettings(seed=given.seed, samples=242 if given.quick else 4000, match=False)
     frames = perturb(diamond(), recipe)
-    potential = measure_training(frames, given.seed, device, note, quick=given.quick)
+    measure_limits(device, note, quick=given.quick)
+    measure_training(
+        frames, "equivariant", given.seed, device, note, quick=given.quick, budget=_BUDGET / 3
+    )
+    potential = measure_training(
+        frames, "local", given.seed, device, note, quick=given.quick, budget=_BUDGET / 2
+    )
     for size in (64, 512, 4096, 32768, 131072):
         if time.perf_counter() - began > _BUDGET or (given.quick and size > 512):
             break
@@ -70,27 +77,75 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize()
 
 
+def measure_limits(device: torch.device, note: Any, *, quick: bool) -> None:
+    """What the device can do at best: products of large matrices, and copies."""
+    size = 1024 if quick or device.type == "cpu" else 8192
+    matrix = torch.randn((size, size), device=device)
+    target = torch.empty_like(matrix)
+    seconds = {}
+    for name, work in (
+        ("product", lambda: torch.mm(matrix, matrix, out=target)),
+        ("copy", lambda: target.copy_(matrix)),
+    ):
+        work()
+        synchronize(device)
+        began = time.perf_counter()
+        for _ in range(10):
+            work()
+        synchronize(device)
+        seconds[name] = (time.perf_counter() - began) / 10
+    note(
+        "limits",
+        {
+            "float32_tflops": 2 * size**3 / seconds["product"] / 1e12,
+            "bandwidth_gb_per_second": 2 * 4 * size**2 / seconds["copy"] / 1e9,
+        },
+    )
+
+
 def measure_training(
-    frames: Frames, seed: int, device: torch.device, note: Any, *, quick: bool
+    frames: Frames,
+    architecture: str,
+    seed: int,
+    device: torch.device,
+    note: Any,
+    *,
+    quick: bool,
+    budget: float,
 ) -> Potential:
-    """Structures per second by batch size; the potential of the standard one."""
+    """Structures per second by batch size, and what holds it up; the standard potential."""
     standard: Potential | None = None
+    began = time.perf_counter()
     for batch_atoms in (320, 2560, 20480):
-        if quick and batch_atoms > 320:
+        if standard is not None and (quick or time.perf_counter() - began > budget):
             break
         settings = TrainSettings(
-            seed=seed, epochs=4 if quick else 12, batch_atoms=batch_atoms, device=device.type
+            seed=seed,
+            architecture=architecture,
+            learning_rate=1e-2 if architecture == "local" else 3e-3,
+            epochs=3 if quick else 12,
+            batch_atoms=batch_atoms,
+            device=device.type,
         )
         trainer = Trainer(frames, settings)
-        rates: list[float] = []
-        trainer.run(on_epoch=lambda m, rates=rates: rates.append(m["structures_per_second"]))
+        rates: list[dict[str, float]] = []
+        trainer.run(on_epoch=lambda m, rates=rates: rates.append(dict(m)))
         synchronize(device)
-        row = {"structures_per_second": float(np.median(rates[1:]))}
+        rows = np.arange(min(len(frames), max(1, batch_atoms // 8)))
+        with profile(with_flops=True) as profiler:
+            trainer._step(rows, 1.0)
+        operations = sum(event.flops for event in profiler.key_averages())
+        rate = float(np.median([m["structures_per_second"] for m in rates[1:]]))
+        row = {
+            "structures_per_second": rate,
+            "waiting": float(np.median([m["waiting"] for m in rates[1:]])),
+            "tflops": operations * rate / len(rows) / 1e12,
+        }
         if device.type == "cuda":
             row["peak_memory_mib"] = torch.cuda.max_memory_allocated() / 2**20
             torch.cuda.reset_peak_memory_stats()
         row |= {k: trainer.progress.history[-1][k] for k in ("force_error", "stress_error")}
-        note(f"train_batch_{batch_atoms}", row)
+        note(f"train_{architecture}_batch_{batch_atoms}", row)
         standard = standard or trainer.finished_potential()
     assert standard is not None
     return standard
