@@ -5,7 +5,8 @@ repeated under new ids and written in each format by its own library. A fresh pr
 file; its peak memory is what Linux says (VmHWM: getrusage would count what the parent held when it
 started the process), libraries included, and without the helpers of --processes, which share the
 CIFs of the csv. It may take 4 GiB of addresses and no more, an upper bound of any memory, also
-where a system takes pages back early. Every format must give the same crystals in the same order.
+where a system takes pages back early. Every format must agree in
+number, elements in order, total volume and some ids.
 """
 
 from __future__ import annotations
