@@ -93,7 +93,7 @@ class TrainSettings:
     )
     channels: int = knob(8, "local: radial channels of the neighbour density", low=1, high=512)
     radial: int = knob(6, "Bessel functions of the distance", low=1, high=64)
-    l_max: int = knob(3, "local: largest angular momentum of the neighbour density", low=0, high=4)
+    l_max: int = knob(3, "local: largest angular momentum of the neighbour density", low=0, high=3)
     hidden: tuple[int, ...] = knob((24, 12), "local: widths of the hidden layers", low=1, high=4096)
     element_channels: int = knob(
         4,
