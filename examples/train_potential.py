@@ -1,0 +1,90 @@
+"""A trained potential from one command, with the settings of a protocol and the engine alone.
+
+    python examples/train_potential.py diamond.safetensors
+    python examples/train_potential.py molecules.safetensors qm7b.extxyz --epochs 30
+    python examples/train_potential.py crystals.safetensors mp_pool.extxyz --epochs 20
+
+Without a dataset it is one diamond. The dataset is whatever ``rm`` reads (extxyz, CIF, csv, ASE
+db...); one without cells is taken as molecules. The potentials beside this file were made so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from ase.build import bulk
+
+from aiida_rm.engine.converters import from_ase
+from aiida_rm.engine.errors import EngineError
+from aiida_rm.engine.frames import Frames
+from aiida_rm.engine.readers import read_dataset
+from aiida_rm.engine.response import perturb
+from aiida_rm.engine.settings import PerturbSettings, TrainSettings, parse_settings
+from aiida_rm.engine.training import Trainer
+from aiida_rm.workflows.loop import LoopWorkChain
+from aiida_rm.workflows.protocols import MANY
+
+
+def main() -> int:
+    """Read, perturb, train, save."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("output", type=Path, help="the potential to write")
+    parser.add_argument("dataset", type=Path, nargs="?", help="stable structures")
+    parser.add_argument("--protocol", default="balanced", help="fast, balanced or stringent")
+    parser.add_argument("--epochs", type=int, help="instead of the protocol's")
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    try:
+        train(given.output, stable(given.dataset), given.protocol, given.epochs, given.seed)
+    except (EngineError, ValueError) as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def stable(dataset: Path | None) -> Frames:
+    """The structures to learn from; what cannot be read is told and left out."""
+    if dataset is None:
+        return from_ase([bulk("C", "diamond", a=3.567)])
+    found = read_dataset(dataset)
+    for problem in found.problems:
+        print(f"left out: {problem}")
+    frames = found.frames.without_labels()
+    if not frames.cells.any():
+        return replace(frames, pbc=np.zeros_like(frames.pbc))
+    return frames
+
+
+def train(output: Path, frames: Frames, protocol: str, epochs: int | None, seed: int) -> None:
+    """Perturb and train with the settings that the loop would take."""
+    kinds = ["many"] if len(frames) >= MANY else []
+    kinds += [] if frames.pbc.any() else ["molecules"]
+    inputs = LoopWorkChain.get_protocol_inputs(protocol, kinds=kinds)
+    recipe = parse_settings(PerturbSettings, {**inputs["perturb"]["settings"], "seed": seed})
+    knobs = {**inputs["train"]["train"]["settings"], "seed": seed}
+    settings = parse_settings(
+        TrainSettings, knobs if epochs is None else {**knobs, "epochs": epochs}
+    )
+    began = time.monotonic()
+    trainer = Trainer(perturb(frames, recipe), settings)
+    outcome = trainer.run(
+        on_epoch=lambda m: print(
+            f"epoch {m['epoch']:.0f} of {m['epochs']:.0f}: force error {m['force_error']:.3f}, "
+            f"stress error {m['stress_error']:.3f}, {m['structures_per_second']:.0f} structures/s",
+            flush=True,
+        )
+    )
+    outcome.potential.save(output)
+    minutes = (time.monotonic() - began) / 60
+    print(f"{output}: {outcome.potential.n_parameters} parameters, {minutes:.1f} minutes")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
