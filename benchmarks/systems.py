@@ -17,7 +17,14 @@ from aiida_rm.engine.potential import Potential
 from aiida_rm.engine.readers import read_dataset
 from aiida_rm.engine.scoring.geometry import measure
 from aiida_rm.engine.search import random_starts
-from aiida_rm.engine.settings import GenerateSettings, PerturbSettings, Stage, TrainSettings
+from aiida_rm.engine.settings import (
+    GenerateSettings,
+    PerturbSettings,
+    Stage,
+    TrainSettings,
+    parse_settings,
+)
+from aiida_rm.workflows.train import TrainWorkChain
 
 #: Closed-shell formulas of seven heavy atoms, as in the paper's test on QM7b.
 FORMULAS = (
@@ -63,6 +70,12 @@ def data_folder() -> Path:
     if not folder or not Path(folder).is_dir():
         sys.exit("set AIIDA_RM_DATA to the folder that holds qm7b.extxyz and mp_pool.extxyz")
     return Path(folder)
+
+
+def shipped(*kinds: str) -> TrainSettings:
+    """What the protocol takes for a kind of dataset."""
+    inputs = TrainWorkChain.get_protocol_inputs(kinds=kinds)
+    return parse_settings(TrainSettings, inputs["train"]["settings"])
 
 
 def load(name: str, file: str) -> Frames:
@@ -134,7 +147,7 @@ def qm7b() -> System:
         PerturbSettings(
             displacement=0.1, displacement_levels=(0, 1, 2, 3, 4, 6, 8, 10, 12, 16, 32)
         ),
-        TrainSettings(cutoff=4.5, epochs=1),
+        shipped("many_molecules"),
         starts,
         (
             Stage(cell="fixed", fmax=1e-3, max_steps=500),
@@ -238,7 +251,7 @@ def mp() -> System:
         frames,
         test.select(np.setdiff1d(np.arange(len(test)), chosen)[:300]),
         PerturbSettings(min_atoms=1),
-        TrainSettings(cutoff=4.5, epochs=1),
+        shipped("many_crystals"),
         starts,
         (Stage(cell="fixed", fmax=0.05, max_steps=60), Stage(fmax=5e-3, max_steps=400)),
         judge,

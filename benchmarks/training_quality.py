@@ -34,12 +34,13 @@ from aiida_rm.engine.training_model import first_model
 #: Coordinates are displaced uniformly by at most so much (angstrom).
 NOISES = (0.1, 0.3, 0.6, 1.0)
 Knobs = dict[str, Any]
+_LOCAL = {"architecture": "local", "channels": 16, "hidden": (48, 24), "learning_rate": 1e-2}
 _EQUIVARIANT = {"architecture": "equivariant", "features": 32, "learning_rate": 3e-3}
 #: Changes to the settings of a system: of the perturbation, and of the training. The stress of
 #: ``no virial`` is Hooke's law alone, without the springs' share: two frames instead of one.
 VARIANTS: dict[str, tuple[Knobs, Knobs]] = {
     "default": ({}, {}),
-    "local": ({}, {"architecture": "local", "channels": 16, "hidden": (48, 24)}),
+    "local": ({}, _LOCAL),
     "equivariant": ({}, _EQUIVARIANT),
     "no match": ({"match": False}, {}),
     "no virial": ({}, {}),

@@ -27,7 +27,7 @@ from aiida_rm.engine.response import perturb
 from aiida_rm.engine.settings import PerturbSettings, TrainSettings, parse_settings
 from aiida_rm.engine.training import Trainer
 from aiida_rm.workflows.loop import LoopWorkChain
-from aiida_rm.workflows.protocols import MANY
+from aiida_rm.workflows.protocols import kinds_by
 
 
 def main() -> int:
@@ -64,8 +64,7 @@ def stable(dataset: Path | None) -> Frames:
 
 def train(output: Path, frames: Frames, protocol: str, epochs: int | None, seed: int) -> None:
     """Perturb and train with the settings that the loop would take."""
-    kinds = ["many"] if len(frames) >= MANY else []
-    kinds += [] if frames.pbc.any() else ["molecules"]
+    kinds = kinds_by(len(frames), molecules=not frames.pbc.any())
     inputs = LoopWorkChain.get_protocol_inputs(protocol, kinds=kinds)
     recipe = parse_settings(PerturbSettings, {**inputs["perturb"]["settings"], "seed": seed})
     knobs = {**inputs["train"]["train"]["settings"], "seed": seed}

@@ -17,7 +17,7 @@ from aiida_rm.engine.frames import Frames
 from aiida_rm.engine.settings import SETTINGS, parse_settings
 from aiida_rm.workflows.generate import GenerateWorkChain
 from aiida_rm.workflows.loop import LoopWorkChain
-from aiida_rm.workflows.protocols import kinds_of, merge
+from aiida_rm.workflows.protocols import kinds_by, kinds_of, merge
 from aiida_rm.workflows.train import TrainWorkChain
 from aiida_rm.workflows.validate import ValidateWorkChain
 from tests.conftest import POTENTIAL_HEADER
@@ -46,7 +46,9 @@ def test_each_says_what_it_is_for(chain: Any) -> None:
 
 @pytest.mark.parametrize("chain", CHAINS)
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("kinds", [(), ("many",), ("molecules",), ("many", "molecules")])
+@pytest.mark.parametrize(
+    "kinds", [kinds_by(n, molecules=m) for n in (1, 100) for m in (False, True)]
+)
 def test_all_settings_are_valid(chain: Any, name: str, kinds: tuple[str, ...]) -> None:
     inputs = chain.get_protocol_inputs(name, kinds=kinds)
     found = dict(settings_in(inputs))
@@ -314,14 +316,19 @@ def test_the_dataset_decides_what_the_protocol_is(
 ) -> None:
     one, many = FramesData(diamond_frames), FramesData(diamond_frames.select([0] * 100))
     assert kinds_of(one) == ()
-    assert kinds_of(many) == ("many",)
+    assert kinds_of(many) == ("many_crystals",)
+    molecules = FramesData(molecule_frames.select([0] * 100))
     assert kinds_of(FramesData(molecule_frames)) == ("molecules",)
+    assert kinds_of(molecules) == ("molecules", "many_molecules")
     # Perturbed copies of one structure are not many structures.
     copies = FramesData(perturbed(diamond_frames, 200))
     assert kinds_of(copies) == ()
     small, large = (LoopWorkChain.get_builder_from_protocol(code, d) for d in (one, many))
     assert "channels" not in small.train.train.settings.get_dict()
     assert large.train.train.settings["channels"] == 16
+    passing = LoopWorkChain.get_builder_from_protocol(code, molecules)
+    assert passing.train.train.settings["architecture"] == "equivariant"
+    assert refused(LoopWorkChain, passing) == ""
     own = {"train": {"train": {"settings": {"channels": 4}}}}
     chosen = LoopWorkChain.get_builder_from_protocol(code, many, overrides=own)
     assert chosen.train.train.settings["channels"] == 4

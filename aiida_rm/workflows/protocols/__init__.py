@@ -114,15 +114,18 @@ class ProtocolMixin:
 
 
 def kinds_of(dataset: FramesData) -> tuple[str, ...]:
-    """What a dataset is like: `many` structures, `molecules`; the names are those of the files."""
+    """What a dataset is like, in the words of the protocol files."""
     parents = dataset.get_frames().structure.get("parent")
     count = len(dataset) if parents is None else len(np.unique(parents))
-    kinds = []
+    return kinds_by(count, molecules=dataset.pbc_kind == "molecule")
+
+
+def kinds_by(count: int, *, molecules: bool) -> tuple[str, ...]:
+    """`molecules`, and from :data:`MANY` structures on `many_molecules` or `many_crystals`."""
+    kinds = ("molecules",) if molecules else ()
     if count >= MANY:
-        kinds.append("many")
-    if dataset.pbc_kind == "molecule":
-        kinds.append("molecules")
-    return tuple(kinds)
+        kinds = (*kinds, "many_molecules" if molecules else "many_crystals")
+    return kinds
 
 
 def merge(base: Mapping[str, Any], difference: Mapping[str, Any]) -> dict[str, Any]:
