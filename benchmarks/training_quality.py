@@ -45,6 +45,8 @@ VARIANTS: dict[str, tuple[Knobs, Knobs]] = {
     "no match": ({"match": False}, {}),
     "no virial": ({}, {}),
     "normal noise": ({"distribution": "normal"}, {}),
+    "no match + normal noise": ({"match": False, "distribution": "normal"}, {}),
+    "no match + noise weight 0.5": ({"match": False}, {"noise_weight": 0.5}),
     "saturation 0.5": ({"saturation": 0.5}, {}),
     "noise weight 0": ({}, {"noise_weight": 0.0}),
     "noise weight 0.5": ({}, {"noise_weight": 0.5}),
