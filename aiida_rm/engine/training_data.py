@@ -117,11 +117,6 @@ class TrainingData:
         """Whether the neighbours of all these structures are in memory."""
         return all(int(row) in self._kept for row in rows)
 
-    @property
-    def keeps_all(self) -> bool:
-        """Whether those of the whole set are."""
-        return len(self._kept) == len(self.frames)
-
     def scales(self, rows: Rows) -> tuple[float, float]:
         """Mean squared target of forces (per atom) and stress (per cell), at least 1e-8."""
         part = self.frames.select(rows)

@@ -102,10 +102,16 @@ class Loader:
 
     def _needed(self) -> Iterator[Task]:
         """What is not in memory at the time when it is sent to a worker."""
+        last, sent = None, True
         for epoch, batch, rows in self._tasks:
-            if self.copies is None and self.data.keeps_all:
-                return
-            if len(rows) and (self.copies is not None or not self.data.keeps(rows)):
+            if epoch != last:
+                if not sent and self.copies is None:
+                    return  # a whole epoch was in memory
+                last, sent = epoch, last is None
+            # The first copies are there already: time for the workers to start.
+            here = epoch == 0 if self.copies else self.data.keeps(rows)
+            if len(rows) and not here:
+                sent = True
                 self._sent.append((epoch, batch))
                 yield epoch, batch, rows
 

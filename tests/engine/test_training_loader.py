@@ -97,6 +97,18 @@ def test_workers_make_the_same_batches(fresh: bool) -> None:
             loader.close()
 
 
+def test_workers_get_nothing_once_all_is_in_memory() -> None:
+    known = data(crystals().select(np.arange(6)))
+    loader = Loader(known, None, plan, 0, (0, 1), 10**9)
+    tasks = loader._needed()
+    # Ahead into the second epoch, before anything came back.
+    assert [next(tasks)[:2] for _ in range(3)] == [(0, 1), (0, 2), (1, 0)]
+    known.parts(np.arange(6))
+    assert list(tasks) == []
+    fresh = Loader(known, Copies(stable_crystals(), RECIPE), plan, 0, (0, 1), 2)
+    assert [task[:2] for task in fresh._needed()] == [(1, 0), (1, 1), (1, 2)]
+
+
 def test_what_is_kept_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[int] = []
 
@@ -153,18 +165,18 @@ def test_an_error_in_a_worker_is_told() -> None:
 
 def go_on_without(worker: int, loader: Loader) -> None:
     os.kill(worker, signal.SIGKILL)
-    for epoch in range(1, 100):
+    for epoch in range(2, 100):
         for batch, rows in enumerate(plan(epoch)):
             loader.get(epoch, batch, rows, 0)
 
 
 def test_a_killed_worker_is_told() -> None:
-    loader = Loader(data(), Copies(stable_crystals(), RECIPE), plan, 1, (0, 0), 1000)
+    loader = Loader(data(), Copies(stable_crystals(), RECIPE), plan, 1, (1, 0), 1000)
     try:
-        loader.get(0, 0, plan(0)[0], 0)
+        loader.get(1, 0, plan(0)[0], 0)
         (worker,) = loader._stream._workers  # type: ignore[union-attr]
         os.kill(worker.pid, signal.SIGTERM)  # a scheduler's; not for the worker
-        loader.get(0, 1, plan(0)[1], 0)
+        loader.get(1, 1, plan(0)[1], 0)
         with pytest.raises(RuntimeError) as raised:
             go_on_without(worker.pid, loader)
         told = recognise(raised.value)
