@@ -26,7 +26,7 @@ from aiida_rm.engine.settings import (
     TrainSettings,
     parse_settings,
 )
-from aiida_rm.engine.training import Trainer
+from aiida_rm.engine.training.trainer import Trainer
 from aiida_rm.workflows.loop import LoopWorkChain
 
 

@@ -24,7 +24,7 @@ from aiida_rm.engine.relaxation import RelaxStatus, relax
 from aiida_rm.engine.response import perturb
 from aiida_rm.engine.search import random_starts
 from aiida_rm.engine.settings import GenerateSettings, PerturbSettings, Stage, TrainSettings
-from aiida_rm.engine.training import Trainer
+from aiida_rm.engine.training.trainer import Trainer
 
 #: Seconds after which no further measurement begins.
 _BUDGET = 480.0

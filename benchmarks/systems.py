@@ -197,7 +197,7 @@ def mp() -> System:
     small = np.flatnonzero(test.counts <= 8)
     chosen = np.sort(np.random.default_rng(0).permutation(small)[:60])
     targets = test.select(chosen)
-    from aiida_rm.engine.training_data import describe_training_set
+    from aiida_rm.engine.training.data import describe_training_set
 
     volumes = describe_training_set(frames)["elemental_volumes"]
 

@@ -27,9 +27,9 @@ from aiida_rm.engine.potential.core import largest_core
 from aiida_rm.engine.relaxation import relax
 from aiida_rm.engine.response import perturb
 from aiida_rm.engine.settings import PerturbSettings, TrainSettings
-from aiida_rm.engine.training import Trainer
-from aiida_rm.engine.training_data import TrainingData, gauge, pack
-from aiida_rm.engine.training_model import first_model
+from aiida_rm.engine.training.data import TrainingData, gauge, pack
+from aiida_rm.engine.training.model import first_model
+from aiida_rm.engine.training.trainer import Trainer
 
 #: Coordinates are displaced uniformly by at most so much (angstrom).
 NOISES = (0.1, 0.3, 0.6, 1.0)

@@ -32,8 +32,8 @@ from aiida_rm.engine.frames import Frames
 from aiida_rm.engine.neighbors import Graph
 from aiida_rm.engine.response import perturb
 from aiida_rm.engine.settings import PerturbSettings, TrainSettings, to_plain
-from aiida_rm.engine.training import Trainer
-from aiida_rm.engine.training_data import Targets
+from aiida_rm.engine.training.data import Targets
+from aiida_rm.engine.training.trainer import Trainer
 
 Figures = dict[str, Any]
 

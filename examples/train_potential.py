@@ -25,7 +25,7 @@ from aiida_rm.engine.frames import Frames
 from aiida_rm.engine.readers import read_dataset
 from aiida_rm.engine.response import perturb
 from aiida_rm.engine.settings import PerturbSettings, TrainSettings, parse_settings
-from aiida_rm.engine.training import Trainer
+from aiida_rm.engine.training.trainer import Trainer
 from aiida_rm.workflows.loop import LoopWorkChain
 from aiida_rm.workflows.protocols import kinds_by
 

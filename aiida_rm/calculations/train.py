@@ -15,7 +15,7 @@ from aiida_rm.data.potential import PotentialData
 from aiida_rm.data.training_state import TrainingStateData
 from aiida_rm.engine import files
 from aiida_rm.engine.settings import TrainSettings, to_plain
-from aiida_rm.engine.training_digest import OTHER_TRAINING, training_digest
+from aiida_rm.engine.training.digest import OTHER_TRAINING, training_digest
 
 #: Knobs that must be those of a potential to begin with.
 _SHAPE = ("architecture", "cutoff", "channels", "radial", "l_max", "hidden", "features", "layers")

@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from aiida_rm import __version__
-from aiida_rm.engine.distributed import Team, find_place
 from aiida_rm.engine.errors import DiskError, EngineError, SettingsError, recognise
 from aiida_rm.engine.files import RESULTS, SETTINGS, TASKS
 from aiida_rm.engine.job import Job, write_results
+from aiida_rm.engine.training.distributed import Team, find_place
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -13,10 +13,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
 
-from aiida_rm.engine.distributed import Team
 from aiida_rm.engine.errors import DiskError, SettingsError
 from aiida_rm.engine.files import METRICS, RESULTS, SCHEMA_VERSION
 from aiida_rm.engine.settings import SETTINGS, Settings, parse_settings
+from aiida_rm.engine.training.distributed import Team
 
 #: A settings file is small; more is not one.
 _MAX_SETTINGS_BYTES = 10_000_000

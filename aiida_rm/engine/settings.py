@@ -72,7 +72,8 @@ class PerturbSettings:
         0.0, "the pull home grows no further beyond about this; 0: it does", unit="angstrom", low=0
     )
     match: bool = knob(
-        True, "an atom's home is the like one that makes all ways home shortest, not where it was"
+        False,
+        "an atom's home is the like one that makes all ways home shortest, not where it was",
     )
     young_modulus: float = knob(1.0, "Young's modulus of the fictitious cell", low=0)
     poisson_ratio: float = knob(0.3, "Poisson's ratio of the fictitious cell", low=0, high=0.49)

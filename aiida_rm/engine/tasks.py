@@ -59,7 +59,7 @@ def run_train(job: Job) -> Outcome:
     The frames carry targets, or they are stable where 'draw' is 'fresh'.
     """
     from aiida_rm.engine.potential import Potential
-    from aiida_rm.engine.training import Trainer
+    from aiida_rm.engine.training.trainer import Trainer
 
     assert isinstance(job.settings, TrainSettings)
     use_threads(job.settings.threads)

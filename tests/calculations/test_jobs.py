@@ -18,7 +18,7 @@ from aiida_rm.data.potential import PotentialData
 from aiida_rm.data.training_state import TrainingStateData
 from aiida_rm.engine.frames import Frames
 from aiida_rm.engine.settings import SETTINGS, PerturbSettings, TrainSettings
-from aiida_rm.engine.training_digest import training_digest
+from aiida_rm.engine.training.digest import training_digest
 from tests.conftest import POTENTIAL_HEADER, STATE_HEADER
 from tests.jobs import generated, perturbed
 

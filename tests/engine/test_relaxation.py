@@ -22,7 +22,7 @@ from aiida_rm.engine.relaxation import CONVERGED, EXPLODED, OUT_OF_STEPS, RelaxS
 from aiida_rm.engine.response import perturb
 from aiida_rm.engine.search import random_starts
 from aiida_rm.engine.settings import GenerateSettings, PerturbSettings, Stage, TrainSettings
-from aiida_rm.engine.training import Trainer
+from aiida_rm.engine.training.trainer import Trainer
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from aiida_rm.engine.errors import EngineError, recognise
 from aiida_rm.engine.frames import Frames
-from aiida_rm.engine.training_copies import Copies
-from aiida_rm.engine.training_data import Part, Rows, TrainingData
-from aiida_rm.engine.training_graphs import Packed, find_pieces, pack_pieces, unpack_pieces
+from aiida_rm.engine.training.copies import Copies
+from aiida_rm.engine.training.data import Part, Rows, TrainingData
+from aiida_rm.engine.training.graphs import Packed, find_pieces, pack_pieces, unpack_pieces
 
 #: Batches that each worker is ahead.
 _AHEAD = 4

@@ -19,15 +19,14 @@ import torch
 from torch import Tensor
 
 from aiida_rm.engine.device import pick_device
-from aiida_rm.engine.distributed import Team
 from aiida_rm.engine.errors import DivergenceError
 from aiida_rm.engine.frames import Frames
 from aiida_rm.engine.neighbors import Graph
 from aiida_rm.engine.potential import Potential
 from aiida_rm.engine.potential.core import largest_core
 from aiida_rm.engine.settings import TrainSettings
-from aiida_rm.engine.training_copies import Copies
-from aiida_rm.engine.training_data import (
+from aiida_rm.engine.training.copies import Copies
+from aiida_rm.engine.training.data import (
     Part,
     Rows,
     Targets,
@@ -37,11 +36,12 @@ from aiida_rm.engine.training_data import (
     pack,
     split,
 )
-from aiida_rm.engine.training_digest import training_digest
-from aiida_rm.engine.training_loader import Loader
-from aiida_rm.engine.training_model import first_model
-from aiida_rm.engine.training_progress import Metrics, Pace, Progress
-from aiida_rm.engine.training_state import load_state, save_state
+from aiida_rm.engine.training.digest import training_digest
+from aiida_rm.engine.training.distributed import Team
+from aiida_rm.engine.training.loader import Loader
+from aiida_rm.engine.training.model import first_model
+from aiida_rm.engine.training.progress import Metrics, Pace, Progress
+from aiida_rm.engine.training.state import load_state, save_state
 
 #: Metrics that are means over the batches of an epoch.
 _MEANS = ("loss", "gradient_norm", "clipped", "learning_rate")

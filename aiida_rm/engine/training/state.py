@@ -13,8 +13,8 @@ from torch import Tensor
 from aiida_rm.engine.errors import PotentialError, StateError
 from aiida_rm.engine.files import SCHEMA_VERSION
 from aiida_rm.engine.potential import Potential, read_safetensors, write_safetensors
-from aiida_rm.engine.training_digest import OTHER_TRAINING
-from aiida_rm.engine.training_progress import Progress
+from aiida_rm.engine.training.digest import OTHER_TRAINING
+from aiida_rm.engine.training.progress import Progress
 
 
 def save_state(

@@ -16,11 +16,11 @@ import torch
 
 from aiida_rm.engine import files
 from aiida_rm.engine.__main__ import main
-from aiida_rm.engine.distributed import Place, Team, find_place, first_host
 from aiida_rm.engine.errors import OutOfMemoryError, SettingsError, by_code
 from aiida_rm.engine.potential import Potential
+from aiida_rm.engine.training.distributed import Place, Team, find_place, first_host
 from tests.engine.test_program import metrics, prepare, results
-from tests.engine.test_training import crystals, stable_crystals
+from tests.engine.training.test_trainer import crystals, stable_crystals
 
 TRAIN = {
     "epochs": 3,
@@ -274,7 +274,8 @@ def test_an_error_of_one_ends_all_with_one_message(tmp_path: Path, rank: int) ->
     broken.write_text(
         "import os\n"
         "if os.environ.get('SPOIL'):\n"
-        "    from aiida_rm.engine import training, errors\n"
+        "    from aiida_rm.engine import errors\n"
+        "    from aiida_rm.engine.training import trainer as training\n"
         "    def spoilt(*_, **__):\n"
         "        raise errors.FramesError('structure 7 is of cheese')\n"
         "    training.Trainer._end_epoch = spoilt\n"

@@ -16,7 +16,7 @@ from aiida_rm.engine.frames import Frames
 from aiida_rm.engine.neighbors import Graph
 from aiida_rm.engine.potential import Potential
 from aiida_rm.engine.settings import TrainSettings
-from aiida_rm.engine.training_graphs import Piece, find_pieces, join_pieces
+from aiida_rm.engine.training.graphs import Piece, find_pieces, join_pieces
 
 Rows = np.ndarray[Any, Any]
 #: Edges whose graphs are kept in memory (11 bytes each); beyond, they are built each time.

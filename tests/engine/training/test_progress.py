@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from aiida_rm.engine import training_progress
-from aiida_rm.engine.training_progress import Pace, Progress, duration
+from aiida_rm.engine.training import progress as training_progress
+from aiida_rm.engine.training.progress import Pace, Progress, duration
 
 
 def test_shares_are_weighted_by_steps_and_by_time() -> None:

@@ -11,20 +11,20 @@ import pytest
 import torch
 from ase.build import bulk, molecule
 
-from aiida_rm.engine import training_data
 from aiida_rm.engine.errors import DivergenceError, FramesError, PotentialError, StateError
 from aiida_rm.engine.frames import Frames, concatenate
 from aiida_rm.engine.neighbors import build_graph
 from aiida_rm.engine.response import perturb
 from aiida_rm.engine.settings import PerturbSettings, TrainSettings
-from aiida_rm.engine.training import Trainer, learning_rate
-from aiida_rm.engine.training_data import (
+from aiida_rm.engine.training import data as training_data
+from aiida_rm.engine.training.data import (
     TrainingData,
     describe_training_set,
     noise_weights,
     pack,
     split,
 )
+from aiida_rm.engine.training.trainer import Trainer, learning_rate
 
 
 @pytest.fixture(autouse=True)

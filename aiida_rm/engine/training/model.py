@@ -17,7 +17,7 @@ from aiida_rm.engine.potential import (
 )
 from aiida_rm.engine.potential.local import LocalNetwork
 from aiida_rm.engine.settings import TrainSettings
-from aiida_rm.engine.training_data import Rows, TrainingData, describe_training_set, pack
+from aiida_rm.engine.training.data import Rows, TrainingData, describe_training_set, pack
 
 
 def first_model(

@@ -12,16 +12,22 @@ import numpy as np
 import pytest
 import torch
 
-from aiida_rm.engine import training_data
 from aiida_rm.engine.errors import EngineError, recognise
 from aiida_rm.engine.frames import Frames
 from aiida_rm.engine.settings import PerturbSettings, TrainSettings
-from aiida_rm.engine.training import Trainer
-from aiida_rm.engine.training_copies import Copies
-from aiida_rm.engine.training_data import TrainingData
-from aiida_rm.engine.training_graphs import find_pieces, pack_pieces, unpack_pieces
-from aiida_rm.engine.training_loader import Loader
-from tests.engine.test_training import SETTINGS, assert_same, crystals, stable_crystals, untimed
+from aiida_rm.engine.training import data as training_data
+from aiida_rm.engine.training.copies import Copies
+from aiida_rm.engine.training.data import TrainingData
+from aiida_rm.engine.training.graphs import find_pieces, pack_pieces, unpack_pieces
+from aiida_rm.engine.training.loader import Loader
+from aiida_rm.engine.training.trainer import Trainer
+from tests.engine.training.test_trainer import (
+    SETTINGS,
+    assert_same,
+    crystals,
+    stable_crystals,
+    untimed,
+)
 
 CPU = torch.device("cpu")
 RECIPE = PerturbSettings(samples=24, min_atoms=8)

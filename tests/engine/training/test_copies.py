@@ -13,9 +13,15 @@ from aiida_rm.engine.errors import FramesError, SettingsError
 from aiida_rm.engine.frames import Frames, concatenate
 from aiida_rm.engine.response import perturb
 from aiida_rm.engine.settings import PerturbSettings
-from aiida_rm.engine.training import Trainer
-from aiida_rm.engine.training_copies import Copies
-from tests.engine.test_training import SETTINGS, assert_same, crystals, stable_crystals, untimed
+from aiida_rm.engine.training.copies import Copies
+from aiida_rm.engine.training.trainer import Trainer
+from tests.engine.training.test_trainer import (
+    SETTINGS,
+    assert_same,
+    crystals,
+    stable_crystals,
+    untimed,
+)
 
 RECIPE = PerturbSettings(samples=24, min_atoms=8)
 FRESH = replace(SETTINGS, draw="fresh", recipe=RECIPE)

@@ -1,0 +1,1 @@
+"""Perturbed structures to a potential: data, loop, checkpoints, several processes."""
