@@ -13,7 +13,6 @@ import numpy as np
 
 from aiida_rm.engine.converters import to_ase, to_pymatgen
 from aiida_rm.engine.frames import Frames, concatenate
-from aiida_rm.engine.potential import Potential
 from aiida_rm.engine.readers import read_dataset
 from aiida_rm.engine.scoring.geometry import measure
 from aiida_rm.engine.search import random_starts
@@ -24,6 +23,7 @@ from aiida_rm.engine.settings import (
     TrainSettings,
     parse_settings,
 )
+from aiida_rm.engine.training.data import describe_training_set
 from aiida_rm.workflows.train import TrainWorkChain
 
 #: Closed-shell formulas of seven heavy atoms, as in the paper's test on QM7b.
@@ -167,8 +167,11 @@ def judge_molecules(frames: Frames) -> Verdicts:
 
 def is_molecule(atoms: Any) -> bool:
     """Whether RDKit perceives one connected neutral molecule without radicals."""
-    from rdkit import Chem, RDLogger
-    from rdkit.Chem import rdDetermineBonds
+    try:
+        from rdkit import Chem, RDLogger
+        from rdkit.Chem import rdDetermineBonds
+    except ImportError:
+        sys.exit("molecules are judged by RDKit; pip install rdkit")
 
     RDLogger.DisableLog("rdApp.*")
     lines = [
@@ -197,8 +200,6 @@ def mp() -> System:
     small = np.flatnonzero(test.counts <= 8)
     chosen = np.sort(np.random.default_rng(0).permutation(small)[:60])
     targets = test.select(chosen)
-    from aiida_rm.engine.training.data import describe_training_set
-
     volumes = describe_training_set(frames)["elemental_volumes"]
 
     def starts(seed: int, count: int) -> Frames:
@@ -259,10 +260,3 @@ def mp() -> System:
 
 
 SYSTEMS: dict[str, Callable[[], System]] = {"diamond": diamond, "qm7b": qm7b, "mp": mp}
-
-
-def potential_starts(potential: Potential, starts: Frames) -> Frames:
-    """The starts whose elements the potential knows."""
-    known = set(potential.elements)
-    keep = [i for i in range(len(starts)) if set(starts[i].elements) <= known]
-    return starts.select(keep)

@@ -31,7 +31,7 @@ POTENTIAL_HEADER = {
     "n_parameters": 12,
     "dtype": "float32",
     "hyperparameters": {"channels": 8, "hidden": [24, 12]},
-    "core": {"radius": 0.75, "strength": 1.0},
+    "core": {"scale": 0.5, "strength": 1.0},
     "elemental_volumes": {"C": 5.67},
     "composition": {"C": 1.0},
     "training": {"epochs": 3, "force_error": 0.125},
