@@ -24,7 +24,7 @@ from aiida_rm.engine.settings import (
     parse_settings,
 )
 from aiida_rm.engine.training.data import describe_training_set
-from aiida_rm.workflows.train import TrainWorkChain
+from aiida_rm.workflows.loop import LoopWorkChain
 
 #: Closed-shell formulas of seven heavy atoms, as in the paper's test on QM7b.
 FORMULAS = (
@@ -72,10 +72,13 @@ def data_folder() -> Path:
     return Path(folder)
 
 
-def shipped(*kinds: str) -> TrainSettings:
+def shipped(*kinds: str) -> tuple[PerturbSettings, TrainSettings]:
     """What the protocol takes for a kind of dataset."""
-    inputs = TrainWorkChain.get_protocol_inputs(kinds=kinds)
-    return parse_settings(TrainSettings, inputs["train"]["settings"])
+    inputs = LoopWorkChain.get_protocol_inputs(kinds=kinds)
+    return (
+        parse_settings(PerturbSettings, inputs["perturb"]["settings"]),
+        parse_settings(TrainSettings, inputs["train"]["train"]["settings"]),
+    )
 
 
 def load(name: str, file: str) -> Frames:
@@ -144,10 +147,7 @@ def qm7b() -> System:
     return System(
         frames.select(np.sort(order[500:])),
         frames.select(np.sort(order[:500])),
-        PerturbSettings(
-            displacement=0.1, displacement_levels=(0, 1, 2, 3, 4, 6, 8, 10, 12, 16, 32)
-        ),
-        shipped("many_molecules"),
+        *shipped("molecules", "many_molecules"),
         starts,
         (
             Stage(cell="fixed", fmax=1e-3, max_steps=500),
@@ -251,8 +251,7 @@ def mp() -> System:
     return System(
         frames,
         test.select(np.setdiff1d(np.arange(len(test)), chosen)[:300]),
-        PerturbSettings(min_atoms=1),
-        shipped("many_crystals"),
+        *shipped("many_crystals"),
         starts,
         (Stage(cell="fixed", fmax=0.05, max_steps=60), Stage(fmax=5e-3, max_steps=400)),
         judge,

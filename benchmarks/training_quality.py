@@ -33,6 +33,8 @@ from aiida_rm.engine.training.trainer import Trainer
 
 #: Coordinates are displaced uniformly by at most so much (angstrom).
 NOISES = (0.1, 0.3, 0.6, 1.0)
+#: Perturbed structures in a short training; at least one of each structure.
+_SAMPLES = 4000
 Knobs = dict[str, Any]
 _LOCAL = {"architecture": "local", "channels": 16, "hidden": (48, 24), "learning_rate": 1e-2}
 _EQUIVARIANT = {"architecture": "equivariant", "features": 32, "learning_rate": 3e-3}
@@ -42,11 +44,15 @@ VARIANTS: dict[str, tuple[Knobs, Knobs]] = {
     "default": ({}, {}),
     "local": ({}, _LOCAL),
     "equivariant": ({}, _EQUIVARIANT),
+    "match": ({"match": True}, {}),
     "no match": ({"match": False}, {}),
     "no virial": ({}, {}),
     "normal noise": ({"distribution": "normal"}, {}),
     "no match + normal noise": ({"match": False, "distribution": "normal"}, {}),
     "no match + noise weight 0.5": ({"match": False}, {"noise_weight": 0.5}),
+    "cutoff 4.5": ({"match": False}, {"cutoff": 4.5}),
+    "cutoff 5": ({"match": False}, {"cutoff": 5.0}),
+    "cutoff 4.5 + 32-atom cells": ({"match": False, "min_atoms": 32}, {"cutoff": 4.5}),
     "saturation 0.5": ({"saturation": 0.5}, {}),
     "noise weight 0": ({}, {"noise_weight": 0.0}),
     "noise weight 0.5": ({}, {"noise_weight": 0.5}),
@@ -121,7 +127,7 @@ def train(
         trainer.run()  # the second epoch has its graphs
         return trainer.progress.history[-1]["structures_per_second"]
 
-    samples = max(recipe.samples, len(system.stable))
+    samples = max(_SAMPLES, len(system.stable))
     if not epochs:
         samples, epochs = plan(system, recipe, rate, seconds)
     stable, recipe = subset(system.stable, samples), replace(recipe, samples=samples)
@@ -153,7 +159,7 @@ def plan(
     """How many samples and epochs fit into the time."""
     trial = perturb(subset(system.stable, 400), replace(recipe, samples=400))
     total = rate(trial) * seconds
-    most = max(recipe.samples, len(system.stable))
+    most = max(_SAMPLES, len(system.stable))
     epochs = max(1, round(total / most))
     return max(64, min(most, int(total / epochs))), epochs
 
