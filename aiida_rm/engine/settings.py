@@ -90,7 +90,7 @@ class TrainSettings:
         choices=("local", "equivariant"),
     )
     cutoff: float = knob(
-        4.0, "atoms further apart do not feel each other", unit="angstrom", low=1, high=12
+        4.5, "atoms further apart do not feel each other", unit="angstrom", low=1, high=12
     )
     channels: int = knob(8, "local: radial channels of the neighbour density", low=1, high=512)
     radial: int = knob(6, "Bessel functions of the distance", low=1, high=64)
