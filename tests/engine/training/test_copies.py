@@ -105,5 +105,5 @@ def test_no_structures_are_refused() -> None:
 def test_without_scipy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(response, "find_spec", lambda _name: None)
     with pytest.raises(SettingsError, match=r"'match' needs scipy.* or set 'match' to false"):
-        Trainer(stable_crystals(), FRESH)
+        Trainer(stable_crystals(), replace(FRESH, recipe=replace(RECIPE, match=True)))
     Trainer(stable_crystals(), replace(FRESH, recipe=replace(RECIPE, match=False)))
