@@ -72,7 +72,7 @@ class PerturbSettings:
         0.0, "the pull home grows no further beyond about this; 0: it does", unit="angstrom", low=0
     )
     match: bool = knob(
-        False,
+        True,
         "an atom's home is the like one that makes all ways home shortest, not where it was",
     )
     young_modulus: float = knob(1.0, "Young's modulus of the fictitious cell", low=0)
