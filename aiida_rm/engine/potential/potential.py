@@ -89,8 +89,7 @@ class Potential(nn.Module):
 
     def atom_energies(self, vectors: Tensor, graph: Graph) -> Tensor:
         """(A,) energies from the edge vectors (E, 3) of a graph."""
-        radii = core_radii(graph.numbers, graph.edge_index, self.core_scale, vectors.dtype)
-        seen = visibility(lengths(vectors), radii)
+        radii, seen = self._pairs(vectors, graph)
         network: Tensor = self.network(vectors, graph.edge_index, graph.numbers, seen)
         pairs = core_energy(squares(vectors), radii, self.core_strength)
         repulsion = torch.zeros_like(network).index_add(0, graph.edge_index[0], 0.5 * pairs)
@@ -98,8 +97,12 @@ class Potential(nn.Module):
 
     def visible(self, graph: Graph) -> Tensor:
         """(E,) how far the network sees each pair."""
-        radii = core_radii(graph.numbers, graph.edge_index, self.core_scale, graph.positions.dtype)
-        return visibility(lengths(graph.edge_vectors()), radii)
+        return self._pairs(graph.edge_vectors(), graph)[1]
+
+    def _pairs(self, vectors: Tensor, graph: Graph) -> tuple[Tensor, Tensor]:
+        """Core radius of each pair (E,), and how far the network sees it (E,)."""
+        radii = core_radii(graph.numbers, graph.edge_index, self.core_scale, vectors.dtype)
+        return radii, visibility(lengths(vectors), radii)
 
     def forward(self, graph: Graph, *, create_graph: bool = False) -> Prediction:
         """E~, forces and stress; ``create_graph`` keeps what a loss on them needs."""

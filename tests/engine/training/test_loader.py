@@ -23,10 +23,9 @@ from aiida_rm.engine.training.loader import Loader
 from aiida_rm.engine.training.trainer import Trainer
 from tests.engine.training.test_trainer import (
     SETTINGS,
-    assert_same,
+    assert_same_run,
     crystals,
     stable_crystals,
-    untimed,
 )
 
 CPU = torch.device("cpu")
@@ -151,12 +150,7 @@ def test_interrupted_and_resumed_with_workers(tmp_path: Path, draw: str) -> None
     second = Trainer(frames, replace(settings, workers=1))
     second.restore(state)
     resumed = second.run(checkpoint=state)
-    assert_same(whole.potential, resumed.potential)
-    for a, b in zip(whole.progress.history, resumed.progress.history, strict=True):
-        assert untimed(a) == untimed(b)
-    whole.potential.save(tmp_path / "a")
-    resumed.potential.save(tmp_path / "b")
-    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    assert_same_run(whole, resumed, tmp_path)
 
 
 def test_an_error_in_a_worker_is_told() -> None:

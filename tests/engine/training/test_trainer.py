@@ -24,7 +24,7 @@ from aiida_rm.engine.training.data import (
     pack,
     split,
 )
-from aiida_rm.engine.training.trainer import Trainer, learning_rate
+from aiida_rm.engine.training.trainer import Trainer, TrainOutcome, learning_rate
 
 
 @pytest.fixture(autouse=True)
@@ -62,6 +62,16 @@ def assert_same(a: torch.nn.Module, b: torch.nn.Module) -> None:
         assert torch.equal(value, weights(b)[name]), name
 
 
+def assert_same_run(whole: TrainOutcome, resumed: TrainOutcome, folder: Path) -> None:
+    """Weights, learning curves and the bytes of the files."""
+    assert_same(whole.potential, resumed.potential)
+    for a, b in zip(whole.progress.history, resumed.progress.history, strict=True):
+        assert untimed(a) == untimed(b)
+    whole.potential.save(folder / "a.safetensors")
+    resumed.potential.save(folder / "b.safetensors")
+    assert (folder / "a.safetensors").read_bytes() == (folder / "b.safetensors").read_bytes()
+
+
 def untimed(metrics: dict[str, float]) -> dict[str, float]:
     return {k: v for k, v in metrics.items() if "second" not in k and k != "waiting"}
 
@@ -89,12 +99,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path: Path, interrupte
     second = Trainer(frames, SETTINGS)
     second.restore(state)
     resumed = second.run(checkpoint=state)
-    assert_same(whole.potential, resumed.potential)
-    for a, b in zip(whole.progress.history, resumed.progress.history, strict=True):
-        assert untimed(a) == untimed(b)
-    whole.potential.save(tmp_path / "a.safetensors")
-    resumed.potential.save(tmp_path / "b.safetensors")
-    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+    assert_same_run(whole, resumed, tmp_path)
 
 
 def test_checkpoints_come_by_the_clock(tmp_path: Path) -> None:
