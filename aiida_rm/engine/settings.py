@@ -6,32 +6,30 @@ CalcJobs, protocols, the command line and the docs derive from these dataclasses
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
-import math
-import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from aiida_rm.engine.elements import NUMBERS, parse_formula
 from aiida_rm.engine.errors import SettingsError
+from aiida_rm.engine.knobs import describe, knob, parse, to_plain
+
+__all__ = [
+    "CELL_MODES",
+    "SETTINGS",
+    "STAGE_KINDS",
+    "GenerateSettings",
+    "PerturbSettings",
+    "ScoreSettings",
+    "Settings",
+    "Stage",
+    "TrainSettings",
+    "describe",
+    "parse_settings",
+    "to_plain",
+]
 
 T = TypeVar("T")
-
-
-def knob(
-    default: Any,
-    help: str,
-    *,
-    unit: str = "",
-    low: float | None = None,
-    high: float | None = None,
-    choices: tuple[str, ...] = (),
-) -> Any:
-    """A field of a settings class; ``low`` and ``high`` are inclusive and hold for each item."""
-    metadata = {"help": help, "unit": unit, "low": low, "high": high, "choices": choices}
-    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
@@ -256,86 +254,12 @@ def parse_settings(cls: type[T], values: Mapping[str, Any]) -> T:
         SettingsError: every unknown name, wrong type and value out of range, in one message.
     """
     problems: list[str] = []
-    settings = _parse(cls, values, "", problems)
+    settings = parse(cls, values, "", problems)
     if problems:
         raise SettingsError("; ".join(problems))
     assert settings is not None
     _check_together(settings)
     return settings
-
-
-def to_plain(settings: Any) -> dict[str, Any]:
-    """The inverse of :func:`parse_settings`: dicts, lists and scalars alone."""
-    plain = dataclasses.asdict(settings)
-    return {name: _listed(value) for name, value in plain.items()}
-
-
-def describe(cls: type) -> list[dict[str, Any]]:
-    """One row a knob (name, type, default, unit, range, help), for docs and command line."""
-    hints = typing.get_type_hints(cls)
-    return [
-        {
-            "name": item.name,
-            "type": hints[item.name],
-            "default": item.default,
-            **item.metadata,
-        }
-        for item in dataclasses.fields(cls)
-    ]
-
-
-def _parse(cls: type[T], values: Any, where: str, problems: list[str]) -> T | None:
-    if not isinstance(values, Mapping):
-        problems.append(f"'{where or 'settings'}' must be a table of names and values")
-        return None
-    known = {item.name: item for item in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    hints = typing.get_type_hints(cls)
-    found: dict[str, Any] = {}
-    before = len(problems)
-    for name, value in values.items():
-        label = f"{where}{name}"
-        if name not in known:
-            close = difflib.get_close_matches(str(name), known, n=1)
-            hint = f", did you mean '{close[0]}'?" if close else f"; known: {', '.join(known)}"
-            problems.append(f"'{label}' is no setting of this task{hint}")
-            continue
-        found[name] = _value(hints[name], value, label, known[name].metadata, problems)
-    return cls(**found) if len(problems) == before else None
-
-
-def _value(
-    kind: Any, value: Any, label: str, metadata: Mapping[str, Any], problems: list[str]
-) -> Any:
-    if typing.get_origin(kind) is tuple:
-        item_kind = typing.get_args(kind)[0]
-        if not isinstance(value, list | tuple):
-            problems.append(f"'{label}' must be a list, is {value!r}")
-            return value
-        return tuple(
-            _value(item_kind, item, f"{label}[{index}]", metadata, problems)
-            for index, item in enumerate(value)
-        )
-    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-        return _parse(kind, value, f"{label}.", problems)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value) if abs(value) < 10**300 else math.inf
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        problems.append(f"'{label}' must be of type {kind.__name__}, is {value!r}")
-        return value
-    if kind is float and not math.isfinite(value):
-        problems.append(f"'{label}' must be finite, is {value}")
-        return value
-    if kind is int and not -(2**63) <= value < 2**63:
-        problems.append(f"'{label}' must fit into 64 bits")
-    low, high, choices = metadata["low"], metadata["high"], metadata["choices"]
-    unit = f" {metadata['unit']}" if metadata["unit"] else ""
-    if low is not None and value < low:
-        problems.append(f"'{label}' is {value}, must be at least {low:g}{unit}")
-    if high is not None and value > high:
-        problems.append(f"'{label}' is {value}, must be at most {high:g}{unit}")
-    if choices and value not in choices:
-        problems.append(f"'{label}' is '{value}', must be one of {', '.join(choices)}")
-    return value
 
 
 def _check_together(settings: Any) -> None:
@@ -377,11 +301,3 @@ def _check_generate(settings: GenerateSettings) -> None:
             raise SettingsError(
                 f"'stages[{index}].cell' is '{stage.cell}', but molecules have no cell; use 'fixed'"
             )
-
-
-def _listed(value: Any) -> Any:
-    if isinstance(value, list | tuple):
-        return [_listed(item) for item in value]
-    if isinstance(value, dict):
-        return {name: _listed(item) for name, item in value.items()}
-    return value
