@@ -211,7 +211,7 @@ def train_reference(
                 if name != "qm7b":
                     loss = loss + 1e4 * (found.stress - target.stress).square().mean()
                 optimizer.zero_grad()
-                torch.autograd.backward(loss)
+                torch.autograd.backward(loss, inputs=model.network.trained())
                 torch.nn.utils.clip_grad_norm_(model.network.trained(), 10.0)
                 optimizer.step()
                 total, steps, seen = total + float(loss.detach()), steps + 1, seen + len(rows)

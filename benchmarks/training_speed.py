@@ -169,7 +169,7 @@ def one_at_a_time(frames: Frames, settings: TrainSettings, count: int) -> float:
         graph, targets = plain_graph(part, trainer.data.cutoff, trainer.dtype)
         loss, _ = trainer.loss(model, graph, targets, training=True)
         optimizer.zero_grad()
-        torch.autograd.backward(loss)
+        torch.autograd.backward(loss, inputs=trainer.weights)
         torch.nn.utils.clip_grad_norm_(trainer.weights, settings.clip_norm)
         optimizer.step()
     return count / (time.process_time() - began)
