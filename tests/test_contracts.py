@@ -56,7 +56,7 @@ LEAN_ENGINE = [
     "aiida_rm.engine.training.distributed",
     "aiida_rm.engine.cells",
     "aiida_rm.engine.npy",
-    "aiida_rm.engine.relaxation_batch",
+    "aiida_rm.engine.relaxation.batch",
     "aiida_rm.engine.search",
     "aiida_rm.engine.relaxation",
     "aiida_rm.engine.device",

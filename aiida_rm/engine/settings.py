@@ -148,25 +148,48 @@ class TrainSettings:
     threads: int = knob(1, "processor threads; 0: as many as torch finds", low=0, high=1024)
 
 
-STAGE_KINDS = ("fire", "jitter")
-CELL_MODES = ("fixed", "shape", "free")
+STAGE_KINDS = ("fire", "jitter", "langevin", "hop", "swap")
+CELL_MODES = ("fixed", "shape", "hydrostatic", "free")
 
 
 @dataclass(frozen=True)
 class Stage:
     """One step of the way from a random start to a structure."""
 
-    kind: str = knob("fire", "fire: relax; jitter: move atoms at random", choices=STAGE_KINDS)
+    kind: str = knob(
+        "fire",
+        "fire: relax; jitter: move atoms at random; langevin: dynamics at a temperature; hop: "
+        "cycles of jitter and fire; swap: cycles of exchanging two unlike atoms and fire",
+        choices=STAGE_KINDS,
+    )
     cell: str = knob(
         "free",
-        "fixed: as it is; shape: at constant volume; free: shape and volume (crystals only)",
+        "fixed: as it is; shape: at constant volume; hydrostatic: at constant shape; free: shape "
+        "and volume (crystals only)",
         choices=CELL_MODES,
     )
     fmax: float = knob(
         5e-4, "converged when no force, nor the virial per atom, is larger", low=1e-12
     )
-    max_steps: int = knob(500, "steps at most", low=0)
-    amplitude: float = knob(0.0, "largest jitter of a coordinate", unit="angstrom", low=0, high=10)
+    max_steps: int = knob(
+        500, "steps at most; hop, swap: of one cycle; langevin: exactly so many", low=0
+    )
+    amplitude: float = knob(
+        0.0, "jitter, hop: largest move of a coordinate", unit="angstrom", low=0, high=10
+    )
+    cycles: int = knob(10, "hop, swap: how many moves are tried", low=0, high=1_000_000)
+    temperature: float = knob(
+        0.0,
+        "langevin: at the first step; hop, swap: of accepting what is higher, 0: never",
+        unit="angstrom^2",
+        low=0,
+    )
+    final_temperature: float = knob(
+        0.0, "langevin: at the last step, linear between", unit="angstrom^2", low=0
+    )
+    time_step: float = knob(0.2, "langevin: masses are 1", low=1e-6, high=10)
+    friction: float = knob(0.5, "langevin: share of the velocity lost in a unit of time", low=0)
+    pressure: float = knob(0.0, "E~ + pressure x volume is lowered", unit="1/angstrom")
 
 
 @dataclass(frozen=True)
@@ -297,7 +320,15 @@ def _check_generate(settings: GenerateSettings) -> None:
             "the structures would not be relaxed"
         )
     for index, stage in enumerate(settings.stages):
-        if not settings.periodic and stage.kind == "fire" and stage.cell != "fixed":
+        if not settings.periodic and stage.kind != "jitter" and stage.cell != "fixed":
             raise SettingsError(
                 f"'stages[{index}].cell' is '{stage.cell}', but molecules have no cell; use 'fixed'"
+            )
+        if stage.kind == "hop" and stage.cycles and not stage.amplitude:
+            raise SettingsError(
+                f"'stages[{index}].amplitude' is 0, so no cycle would move; give it, such as 0.5"
+            )
+        if stage.kind == "langevin" and not stage.temperature and not stage.final_temperature:
+            raise SettingsError(
+                f"'stages[{index}].temperature' is 0; give the one to begin with, such as 0.05"
             )

@@ -10,41 +10,16 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
-from ase.build import bulk, molecule
+from ase.build import molecule
 from ase.optimize import FIRE
 
-from aiida_rm.engine import relaxation
 from aiida_rm.engine.calculator import ResponseMatchingCalculator
 from aiida_rm.engine.frames import Frames, concatenate
 from aiida_rm.engine.neighbors import Graph, build_graph
 from aiida_rm.engine.potential import Potential, Prediction
-from aiida_rm.engine.relaxation import CONVERGED, EXPLODED, OUT_OF_STEPS, RelaxStatus, relax
-from aiida_rm.engine.response import perturb
-from aiida_rm.engine.search import random_starts
-from aiida_rm.engine.settings import GenerateSettings, PerturbSettings, Stage, TrainSettings
-from aiida_rm.engine.training.trainer import Trainer
-
-
-@pytest.fixture(scope="module")
-def potential() -> Potential:
-    """A rough one: enough of a landscape to walk on."""
-    torch.set_num_threads(1)
-    atoms = bulk("C", "diamond", a=3.567)
-    stable = Frames.build([atoms.numbers], [atoms.positions], [atoms.cell.array])
-    frames = perturb(stable, PerturbSettings(samples=60, min_atoms=16))
-    settings = TrainSettings(
-        epochs=12, batch_atoms=64, cutoff=3.2, channels=4, radial=4, l_max=2, hidden=(8,), threads=1
-    )
-    return Trainer(frames, settings).run().potential.double()
-
-
-def starts(potential: Potential, count: int = 8, **knobs: Any) -> Frames:
-    settings = GenerateSettings(n_structures=count, seed=3, **knobs)
-    notes = potential.notes
-    return random_starts(range(count), settings, notes["composition"], notes["elemental_volumes"])[
-        0
-    ]
-
+from aiida_rm.engine.relaxation import CONVERGED, EXPLODED, OUT_OF_STEPS, RelaxStatus, driver, relax
+from aiida_rm.engine.settings import Stage
+from tests.engine.relaxation.systems import starts
 
 FIXED = (Stage(cell="fixed", fmax=1e-3, max_steps=60),)
 
@@ -215,13 +190,13 @@ def test_the_batch_stays_within_its_limit(
 ) -> None:
     frames = starts(potential, 20)
     sizes = []
-    step = relaxation._Relaxation._step
+    step = driver._Relaxation._step
 
     def watched(self: Any, batch: Any) -> None:
         sizes.append(len(batch.numbers))
         step(self, batch)
 
-    monkeypatch.setattr(relaxation._Relaxation, "_step", watched)
+    monkeypatch.setattr(driver._Relaxation, "_step", watched)
     relax(frames, potential, FIXED, batch_atoms=40)
     assert max(sizes) <= 40
     # Refilled along the way: full for most of it.

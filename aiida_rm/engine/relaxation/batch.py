@@ -1,0 +1,129 @@
+"""The structures of one batch under relaxation, as flat arrays; they leave and others join."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from aiida_rm.engine.neighbors import Graph
+
+_PER_ATOM = (
+    "numbers",
+    "positions",
+    "velocities",
+    "kept_positions",
+    "best_positions",
+    "listed_positions",
+)
+_PER_EDGE = ("edge_index", "shifts")
+
+
+@dataclass
+class Batch:
+    """S structures under way with A atoms and E listed edges.
+
+    Per atom: ``numbers`` and what ends in ``positions`` or is ``velocities``. Per edge:
+    ``edge_index``, ``shifts``. Per structure: the rest.
+    """
+
+    numbers: Tensor
+    positions: Tensor
+    velocities: Tensor
+    counts: Tensor
+    cells: Tensor
+    pbc: Tensor
+    cell_velocities: Tensor
+    # Who it is: row of the starts, and what its random numbers depend on.
+    row: Tensor
+    key: Tensor
+    # Where it is in the schedule.
+    stage: Tensor
+    steps: Tensor
+    stage_steps: Tensor
+    cycle: Tensor
+    # Of FIRE; ``started``: the velocities belong to this stage.
+    dt: Tensor
+    alpha: Tensor
+    downhill: Tensor
+    started: Tensor
+    # The verdict.
+    done: Tensor
+    status: Tensor
+    energy: Tensor
+    fmax: Tensor
+    # Of hop and swap: the last structure that was accepted, and the lowest.
+    kept_positions: Tensor
+    kept_cells: Tensor
+    kept_value: Tensor
+    best_positions: Tensor
+    best_cells: Tensor
+    best_value: Tensor
+    # Neighbour lists, and where the atoms were when they were made.
+    edge_index: Tensor
+    shifts: Tensor
+    listed_positions: Tensor
+    listed_cells: Tensor
+    stale: Tensor
+    #: (A,) the structure of each atom.
+    owner: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        places = torch.arange(len(self.counts), device=self.counts.device)
+        self.owner = torch.repeat_interleave(places, self.counts, output_size=len(self.numbers))
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    @property
+    def starts(self) -> Tensor:
+        """(S,) the first atom of each structure."""
+        return torch.cumsum(self.counts, 0) - self.counts
+
+    @property
+    def rank(self) -> Tensor:
+        """(A,) 0, 1, 2... within each structure."""
+        atoms = torch.arange(len(self.numbers), device=self.counts.device)
+        return atoms - self.starts.index_select(0, self.owner)
+
+    def graph(self) -> Graph:
+        """The structures as they are now, with the edges that are listed."""
+        return Graph(
+            numbers=self.numbers,
+            positions=self.positions,
+            cells=self.cells,
+            periodic=self.pbc.all(1),
+            batch=self.owner,
+            edge_index=self.edge_index,
+            shifts=self.shifts,
+        )
+
+    def keep(self, mask: Tensor) -> Batch:
+        """Only some of the structures."""
+        atoms = mask.index_select(0, self.owner)
+        edges = torch.nonzero(atoms.index_select(0, self.edge_index[0]))[:, 0]
+        renumbered = torch.cumsum(atoms, 0) - 1
+        rows = torch.nonzero(mask)[:, 0]
+        places = torch.nonzero(atoms)[:, 0]
+        kept = {
+            name: value.index_select(0, places if name in _PER_ATOM else rows)
+            for name, value in self._fields().items()
+        }
+        ends = self.edge_index.index_select(1, edges)
+        kept["edge_index"] = renumbered[ends]
+        kept["shifts"] = self.shifts.index_select(0, edges)
+        return Batch(**kept)
+
+    def join(self, other: Batch) -> Batch:
+        """These structures and then the others."""
+        theirs = other._fields()
+        joined = {name: torch.cat([value, theirs[name]]) for name, value in self._fields().items()}
+        joined["edge_index"] = torch.cat(
+            [self.edge_index, other.edge_index + len(self.numbers)], dim=1
+        )
+        joined["shifts"] = torch.cat([self.shifts, other.shifts])
+        return Batch(**joined)
+
+    def _fields(self) -> dict[str, Tensor]:
+        return {k: v for k, v in self.__dict__.items() if k not in (*_PER_EDGE, "owner")}

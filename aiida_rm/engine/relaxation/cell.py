@@ -1,0 +1,44 @@
+"""The cell as nine more coordinates: N x strain, where N is the number of atoms.
+
+The cell moves by exponential strains of the cell as it is now, h <- h exp(dL), and the atoms move
+along. The derivative of E~ along dL is exactly V x stress, and a traceless dL keeps the volume
+exactly. N makes a strain comparable with the displacement of an atom, as in ASE's filters.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from aiida_rm.engine.relaxation.batch import Batch
+from aiida_rm.engine.settings import CELL_MODES
+
+_FIXED, _SHAPE, _HYDROSTATIC = (
+    CELL_MODES.index(mode) for mode in ("fixed", "shape", "hydrostatic")
+)
+
+
+def allowed(matrices: Tensor, mode: Tensor, periodic: Tensor) -> Tensor:
+    """(S, 3, 3) the part along which the cell may move, by mode (S,); none without a cell."""
+    one = torch.eye(3, dtype=matrices.dtype, device=matrices.device)
+    trace = torch.diagonal(matrices, dim1=1, dim2=2).mean(-1)[:, None, None] * one
+    moving = (periodic & (mode != _FIXED))[:, None, None]
+    matrices = torch.where((mode == _SHAPE)[:, None, None], matrices - trace, matrices)
+    matrices = torch.where((mode == _HYDROSTATIC)[:, None, None], trace, matrices)
+    return torch.where(moving, matrices, 0.0)
+
+
+def pull(batch: Batch, stress: Tensor, pressure: Tensor, mode: Tensor) -> Tensor:
+    """(S, 3, 3) -d(E~ + pV) / d(N x strain) along the allowed directions."""
+    one = torch.eye(3, dtype=stress.dtype, device=stress.device)
+    volumes = torch.linalg.det(batch.cells).abs()
+    virial = (stress + pressure[:, None, None] * one) * volumes[:, None, None]
+    return allowed(-virial / batch.counts[:, None, None], mode, batch.pbc.all(1))
+
+
+def deform(batch: Batch, moves: Tensor, strains: Tensor) -> None:
+    """Strain cells with their atoms (S, 3, 3), then displace atoms (A, 3)."""
+    deformation = torch.linalg.matrix_exp(strains)
+    batch.cells = torch.bmm(batch.cells, deformation)
+    carried = torch.bmm(batch.positions[:, None], deformation.index_select(0, batch.owner))
+    batch.positions = carried[:, 0] + moves

@@ -1,0 +1,42 @@
+"""The stages' knobs as tensors, so that each structure reads those of the stage it is in."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from aiida_rm.engine.settings import CELL_MODES, STAGE_KINDS, Stage
+
+FIRE, JITTER, LANGEVIN, HOP, SWAP = (
+    STAGE_KINDS.index(kind) for kind in ("fire", "jitter", "langevin", "hop", "swap")
+)
+
+
+class Schedule:
+    """One entry a stage in every tensor; see :class:`settings.Stage` for what they mean."""
+
+    def __init__(
+        self, stages: tuple[Stage, ...], dtype: torch.dtype, device: torch.device | str
+    ) -> None:
+        #: Kinds that occur, to skip the work of those that do not.
+        self.kinds = {stage.kind for stage in stages}
+        self.last = len(stages) - 1
+
+        def real(name: str) -> Tensor:
+            values = [getattr(stage, name) for stage in stages]
+            return torch.tensor(values, dtype=dtype, device=device)
+
+        def whole(values: list[int]) -> Tensor:
+            return torch.tensor(values, dtype=torch.int64, device=device)
+
+        self.kind = whole([STAGE_KINDS.index(stage.kind) for stage in stages])
+        self.cell_mode = whole([CELL_MODES.index(stage.cell) for stage in stages])
+        self.max_steps = whole([stage.max_steps for stage in stages])
+        self.cycles = whole([stage.cycles for stage in stages])
+        self.fmax = real("fmax")
+        self.amplitude = real("amplitude")
+        self.temperature = real("temperature")
+        self.final_temperature = real("final_temperature")
+        self.time_step = real("time_step")
+        self.friction = real("friction")
+        self.pressure = real("pressure")

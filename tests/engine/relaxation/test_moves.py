@@ -1,0 +1,145 @@
+"""Hop and swap: what is accepted, what is kept, and what is taken back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from aiida_rm.engine.frames import Frames
+from aiida_rm.engine.neighbors import Graph
+from aiida_rm.engine.potential import Potential, Prediction
+from aiida_rm.engine.relaxation import CONVERGED, EXPLODED, moves, relax
+from aiida_rm.engine.settings import Stage
+from tests.engine.relaxation.systems import Formula, starts
+
+HALT = Stage(cell="fixed", max_steps=0)
+
+
+def ramp(graph: Graph) -> torch.Tensor:
+    """Heavy atoms want to be at small x."""
+    energy = graph.numbers * graph.positions[:, 0]
+    return energy.new_zeros(graph.n_structures).index_add(0, graph.batch, energy)
+
+
+def flat(graph: Graph) -> torch.Tensor:
+    """The same without forces."""
+    return ramp(graph.moved(graph.positions.detach(), graph.cells)) + 0 * ramp(graph)
+
+
+def waves(graph: Graph) -> torch.Tensor:
+    """Many minima, the deepest at the origin."""
+    x = graph.positions
+    energy = (0.05 * x.square() - torch.cos(4 * x)).sum(1)
+    return energy.new_zeros(graph.n_structures).index_add(0, graph.batch, energy)
+
+
+def line(count: int, numbers: list[int]) -> Frames:
+    places = np.zeros((len(numbers), 3))
+    places[:, 0] = np.arange(len(numbers))
+    return Frames.build([numbers] * count, [places] * count)
+
+
+def test_hopping_goes_lower(potential: Potential) -> None:
+    frames = starts(potential)
+    down = Stage(cell="free", fmax=1e-2, max_steps=60)
+    hop = Stage(kind="hop", cell="free", fmax=1e-2, max_steps=60, amplitude=0.6, cycles=3)
+    fallen = relax(frames, potential, (down,))
+    hopped = relax(frames, potential, (hop, down))
+    unmoved = relax(frames, potential, (replace(hop, cycles=0), HALT))
+    np.testing.assert_allclose(unmoved.positions, fallen.positions, atol=1e-9)
+    gain = fallen.structure["energy"] - hopped.structure["energy"]
+    assert (gain > -1e-6).all()
+    assert gain.max() > 0.01
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.5, 100.0])
+def test_hopping_finds_the_deepest_of_many_minima(temperature: float) -> None:
+    """Whatever was accepted on the way, a structure leaves as low as it was."""
+    frames = Frames.build([[1]] * 30, list(np.random.default_rng(0).uniform(-4, 4, (30, 1, 3))))
+    fall = Stage(cell="fixed", fmax=1e-3, max_steps=100)
+    hop = replace(fall, kind="hop", amplitude=2.0, cycles=12, temperature=temperature)
+    once = relax(frames, Formula(waves), (fall,), skin=50.0)
+    many = relax(frames, Formula(waves), (hop, fall), skin=50.0)
+    assert (many.structure["energy"] <= once.structure["energy"] + 1e-6).all()
+    assert many.structure["energy"].mean() < once.structure["energy"].mean() - 0.2
+    assert (many.structure["status"] == CONVERGED).all()
+
+
+@pytest.mark.parametrize("kind", ["hop", "swap"])
+def test_company_does_not_matter(kind: str) -> None:
+    rng = np.random.default_rng(1)
+    sizes = [3, 5, 2, 4, 6, 3]
+    frames = Frames.build(
+        [np.sort(rng.integers(1, 4, n)) for n in sizes],
+        [rng.uniform(-3, 3, (n, 3)) for n in sizes],
+    )
+    stages = (
+        Stage(kind=kind, cell="fixed", amplitude=1.0, max_steps=20, cycles=6, temperature=0.3),
+        Stage(cell="fixed", max_steps=20),
+    )
+    together = relax(frames, Formula(waves), stages, skin=50.0)
+    alone = relax(frames, Formula(waves), stages, batch_atoms=1, skin=50.0)
+    np.testing.assert_allclose(alone.positions, together.positions, atol=1e-7)
+    np.testing.assert_array_equal(alone.structure["steps"], together.structure["steps"])
+
+
+def test_swaps_sort_the_atoms() -> None:
+    frames = line(20, [1, 6, 6, 8])
+    swap = Stage(kind="swap", cell="fixed", max_steps=0, cycles=60)
+    found = relax(frames, Formula(flat), (swap, HALT))
+    places = found.positions.reshape(20, 4, 3)
+    np.testing.assert_array_equal(found.numbers, frames.numbers)
+    np.testing.assert_array_equal(places[:, 3, 0], 0)
+    np.testing.assert_array_equal(places[:, 0, 0], 3)
+    np.testing.assert_array_equal(np.sort(places[:, :, 0], 1), [[0, 1, 2, 3]] * 20)
+    assert (found.structure["steps"] == 0).all()
+
+
+def test_swaps_at_a_temperature_follow_boltzmann(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One light atom among three places with E~ = 0, 5 and 10 (less what is common)."""
+    temperature, seen = 4.0, []
+    judge = moves.judge
+
+    def watched(batch: Any, *rest: Any) -> torch.Tensor:
+        over = judge(batch, *rest)
+        seen.append(batch.kept_value.clone())
+        return over
+
+    monkeypatch.setattr(moves, "judge", watched)
+    swap = Stage(kind="swap", cell="fixed", max_steps=0, cycles=40, temperature=temperature)
+    relax(line(1000, [1, 6, 6]), Formula(flat), (swap, HALT), batch_atoms=10_000)
+    late = torch.stack(seen[11:41]).numpy() - 8.0
+    weights = np.exp(-np.array([0, 5, 10]) / temperature)
+    shares = [np.mean(np.isclose(late, level)) for level in (0, 5, 10)]
+    np.testing.assert_allclose(shares, weights / weights.sum(), atol=0.015)
+
+
+def test_one_element_has_nothing_to_swap() -> None:
+    found = relax(line(3, [6, 6]), Formula(flat), (Stage(kind="swap", cell="fixed"), HALT))
+    np.testing.assert_array_equal(found.positions, line(3, [6, 6]).positions)
+    assert (found.structure["status"] != EXPLODED).all()
+
+
+def test_what_a_cycle_breaks_is_taken_back() -> None:
+    """A hop to where the forces are not finite is not accepted, even at a high temperature."""
+
+    class Cliff(Formula):
+        def forward(self, graph: Graph) -> Prediction:
+            found = super().forward(graph)
+            beyond = graph.positions.abs().amax(1, keepdim=True) > 2.0
+            return replace(found, forces=torch.where(beyond, torch.nan, found.forces))
+
+    frames = Frames.build([[1]] * 20, list(np.random.default_rng(2).uniform(-1, 1, (20, 1, 3))))
+    hop = Stage(
+        kind="hop", cell="fixed", amplitude=3.0, max_steps=30, cycles=10, temperature=1e3, fmax=1e-3
+    )
+    fall = Stage(cell="fixed", fmax=1e-3)
+    found = relax(frames, Cliff(waves), (hop, fall), skin=50.0)
+    assert (found.structure["status"] == CONVERGED).all()
+    assert np.abs(found.positions).max() <= 2.0
+    out = Frames.build([[1]], [[[5.0, 0, 0]]])
+    assert relax(out, Cliff(waves), (hop, fall)).structure["status"][0] == EXPLODED
