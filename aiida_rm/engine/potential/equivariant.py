@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch_geometric.utils import scatter
 
 from aiida_rm.engine.elements import MAX_NUMBER
-from aiida_rm.engine.potential.radial import bessel, directions, fade, lengths
+from aiida_rm.engine.potential.radial import bessel, bessel_from_cosines, directions, fade, lengths
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Message(nn.Module):
         vector = angular[:, :, None] * along[:, None, :]
         vector = vector + vectors.index_select(0, neighbour) * across[:, None, :]
         both = torch.cat([scalar[:, None, :], vector], 1)
-        total = scatter(both, centre, dim=0, dim_size=len(scalars)) * self.message_scale
+        total = scatter(both, centre, dim=0, dim_size=scalars.shape[0]) * self.message_scale
         return total[:, 0], total[:, 1:]
 
 
@@ -87,6 +87,8 @@ class EquivariantNetwork(nn.Module):
         super().__init__()
         self.shape = shape
         self.species = nn.Embedding(MAX_NUMBER + 1, shape.features)
+        # No buffer: see LocalNetwork.
+        self.waves = torch.from_numpy(bessel_from_cosines(shape.radial))
         layers = range(shape.layers)
         self.messages = nn.ModuleList(Message(shape.features, shape.radial) for _ in layers)
         self.updates = nn.ModuleList(Update(shape.features) for _ in layers)
@@ -114,11 +116,11 @@ class EquivariantNetwork(nn.Module):
         ``weights`` (E,) say how far a pair is seen (potential/core.py).
         """
         distances, cutoff = lengths(vectors), self.shape.cutoff
-        radial = bessel(distances, cutoff, self.shape.radial)
+        radial = bessel(distances, cutoff, self.waves)
         radial = radial * (weights * fade(distances, cutoff))[:, None]
         angular = directions(vectors)
         scalars = self.species(numbers)
-        state = scalars.new_zeros((len(numbers), 3, self.shape.features))
+        state = scalars.new_zeros((numbers.shape[0], 3, self.shape.features))
         for message, update in zip(self.messages, self.updates, strict=True):
             scalar, vector = message(scalars, state, edge_index, radial, angular)
             scalars, state = scalars + scalar, state + vector
@@ -133,7 +135,7 @@ class EquivariantNetwork(nn.Module):
     ) -> None:
         """Set the scale of the sums over neighbours from a first batch."""
         seen = weights * fade(lengths(vectors), self.shape.cutoff)
-        squares = torch.zeros(len(numbers), dtype=seen.dtype, device=seen.device)
+        squares = torch.zeros(numbers.shape[0], dtype=seen.dtype, device=seen.device)
         squares = squares.index_add(0, edge_index[0], seen.square())
         for message in self.messages:
             message.get_buffer("message_scale").fill_(1.0 / float(squares.mean().sqrt() + 1e-3))

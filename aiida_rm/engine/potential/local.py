@@ -68,8 +68,10 @@ class LocalNetwork(nn.Module):
             torch.randn(shape.l_max + 1, columns, shape.channels) / columns**0.5
         )
         self.couplings = triples(shape.l_max)
-        # Plain arrays: as buffers they would lose digits in float32 and break the symmetry.
-        self.coefficients = [gaunt(*coupling) for coupling in self.couplings]
+        # No buffers: in float32 they would lose digits for good, and break the symmetry.
+        self.coefficients = [torch.from_numpy(gaunt(*coupling)) for coupling in self.couplings]
+        self.waves = torch.from_numpy(bessel_from_cosines(shape.radial))
+        self.harmonics = torch.from_numpy(harmonics_from_monomials(shape.l_max))
         features = shape.channels * (1 + shape.l_max + len(self.couplings))
         self.register_buffer("density_scale", torch.ones(()))
         self.register_buffer("feature_mean", torch.zeros(features))
@@ -117,15 +119,19 @@ class LocalNetwork(nn.Module):
         self, vectors: Tensor, edge_index: Tensor, numbers: Tensor, weights: Tensor
     ) -> Tensor:
         """(A, F) invariants of the surroundings of each atom, not yet standardised."""
-        density = self.density(vectors, edge_index, numbers, weights) * self.density_scale
+        density = self.density(vectors, edge_index, numbers, weights)
+        # Linear and the same for all atoms: on the weights, which are few.
+        waves = self.waves.to(density) * self.density_scale
+        mixing = torch.unflatten(self.mix, 1, (-1, self.shape.radial))
+        mixing = torch.matmul(waves.T, mixing).flatten(1, 2)
         # Components first and atoms last: long rows, and large products of matrices.
         sizes = [2 * ell + 1 for ell in range(self.shape.l_max + 1)]
-        pairs = zip(torch.split(density, sizes), self.mix.unbind(), strict=True)
+        pairs = zip(torch.split(density, sizes), mixing.unbind(), strict=True)
         blocks = [torch.matmul(part, mix) for part, mix in pairs]
         invariants = [blocks[0][0]]
         invariants += [block.square().sum(0) for block in blocks[1:]]
         for (i, j, k), coefficients in zip(self.couplings, self.coefficients, strict=True):
-            tensor = torch.as_tensor(coefficients).to(density).flatten(0, 1)
+            tensor = coefficients.to(density).flatten(0, 1)
             pair = (blocks[i][:, None] * blocks[j][None]).flatten(0, 1)
             coupled = torch.matmul(tensor.T, pair.flatten(1)).view_as(blocks[k])
             invariants.append((coupled * blocks[k]).sum(0))
@@ -134,7 +140,7 @@ class LocalNetwork(nn.Module):
     def density(
         self, vectors: Tensor, edge_index: Tensor, numbers: Tensor, weights: Tensor
     ) -> Tensor:
-        """(m, A, k n): sum over neighbours of harmonic x element x radial function."""
+        """(m, A, k n): sum over neighbours of harmonic x element x :func:`cosines`."""
         centre, neighbour = edge_index[0], edge_index[1]
         distances, cutoff, orders = lengths(vectors), self.shape.cutoff, self.shape.radial
         radial = cosines(distances, cutoff, orders) * (weights * fade(distances, cutoff))
@@ -144,15 +150,14 @@ class LocalNetwork(nn.Module):
             radial = (species[:, None] * radial).flatten(0, 1)
         angular = monomials(directions(vectors).T.contiguous(), self.shape.l_max)
         # Padded to the atom with most neighbours, the sum is one batched matrix product.
-        padded = pad(torch.cat([radial, angular]), centre, len(numbers))
-        left, right = torch.split(padded, [len(radial), len(angular)])
+        padded = pad(torch.cat([radial, angular]), centre, numbers.shape[0])
+        left, right = torch.split(padded, [radial.shape[0], angular.shape[0]])
         summed = torch.bmm(right.transpose(0, 1), left.permute(1, 2, 0))
         # What is linear in the sums, and the same for all edges, waits for them.
-        summed = torch.unflatten(summed.transpose(0, 1), -1, (-1, orders))
-        waves = torch.as_tensor(bessel_from_cosines(orders)).to(summed)
-        harmonics = torch.as_tensor(harmonics_from_monomials(self.shape.l_max)).to(summed)
-        summed = torch.matmul(summed, waves.T)
-        return torch.matmul(harmonics, summed.flatten(1)).view(-1, len(numbers), len(radial))
+        harmonics = self.harmonics.to(summed)
+        return torch.matmul(harmonics, summed.transpose(0, 1).flatten(1)).view(
+            -1, numbers.shape[0], radial.shape[0]
+        )
 
     @torch.no_grad()
     def standardise(
@@ -160,6 +165,8 @@ class LocalNetwork(nn.Module):
     ) -> None:
         """Set the scales of densities and features from a first batch."""
         density = self.density(vectors, edge_index, numbers, weights)
+        waves = self.waves.to(density)
+        density = torch.matmul(torch.unflatten(density, -1, (-1, self.shape.radial)), waves.T)
         self.density_scale.fill_(1.0 / float(density.square().mean().sqrt() + 1e-6))
         features = self.features(vectors, edge_index, numbers, weights)
         self.feature_mean.copy_(features.mean(0))

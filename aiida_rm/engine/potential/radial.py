@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 
 import numpy as np
@@ -14,10 +13,13 @@ from torch import Tensor
 _SOFTENING = 0.3
 
 
-def bessel(distances: Tensor, cutoff: float, count: int) -> Tensor:
-    """(E, count) spherical Bessel functions of distances (E,) in angstrom, finite at zero."""
-    table = torch.as_tensor(bessel_from_cosines(count)).to(distances)
-    return torch.matmul(table, cosines(distances, cutoff, count)).T
+def bessel(distances: Tensor, cutoff: float, table: Tensor) -> Tensor:
+    """(E, n) spherical Bessel functions of distances (E,) in angstrom, finite at zero.
+
+    ``table`` (n, n) is that of :func:`bessel_from_cosines`.
+    """
+    table = table.to(distances)
+    return torch.matmul(table, cosines(distances, cutoff, table.shape[0])).T
 
 
 def cosines(distances: Tensor, cutoff: float, count: int) -> Tensor:
@@ -32,7 +34,6 @@ def cosines(distances: Tensor, cutoff: float, count: int) -> Tensor:
     return torch.cos(math.pi * orders[:, None] * x) * torch.sinc(x)
 
 
-@functools.cache
 def bessel_from_cosines(count: int) -> NDArray[np.float64]:
     """(n, n): sin(n t) / sin(t), n = 1 .., is a sum of cos(k t), k = 0 .. n - 1."""
     table = np.zeros((count, count))
