@@ -148,7 +148,8 @@ class TrainSettings:
     threads: int = knob(1, "processor threads; 0: as many as torch finds", low=0, high=1024)
 
 
-STAGE_KINDS = ("fire", "jitter", "langevin", "hop", "swap")
+STAGE_KINDS = ("fire", "jitter", "langevin", "hop")
+MOVES = ("jitter", "swap", "relocate")
 CELL_MODES = ("fixed", "shape", "hydrostatic", "free")
 
 
@@ -159,7 +160,7 @@ class Stage:
     kind: str = knob(
         "fire",
         "fire: relax; jitter: move atoms at random; langevin: dynamics at a temperature; hop: "
-        "cycles of jitter and fire; swap: cycles of exchanging two unlike atoms and fire",
+        "cycles of a random move and fire",
         choices=STAGE_KINDS,
     )
     cell: str = knob(
@@ -171,16 +172,21 @@ class Stage:
     fmax: float = knob(
         5e-4, "converged when no force, nor the virial per atom, is larger", low=1e-12
     )
-    max_steps: int = knob(
-        500, "steps at most; hop, swap: of one cycle; langevin: exactly so many", low=0
-    )
+    max_steps: int = knob(500, "steps at most; hop: of one cycle; langevin: exactly so many", low=0)
     amplitude: float = knob(
         0.0, "jitter, hop: largest move of a coordinate", unit="angstrom", low=0, high=10
     )
-    cycles: int = knob(10, "hop, swap: how many moves are tried", low=0, high=1_000_000)
+    cycles: int = knob(10, "hop: how many moves are tried", low=0, high=1_000_000)
+    moves: tuple[str, ...] = knob(
+        ("jitter",),
+        "hop: each cycle takes one of them at random: jitter of all atoms, swap of two unlike "
+        "ones, or relocate: an atom of high E~ goes next to another one; twice named, twice as "
+        "often",
+        choices=MOVES,
+    )
     temperature: float = knob(
         0.0,
-        "langevin: at the first step; hop, swap: of accepting what is higher, 0: never",
+        "langevin: at the first step; hop: of accepting what is higher, 0: never",
         unit="angstrom^2",
         low=0,
     )
@@ -320,15 +326,20 @@ def _check_generate(settings: GenerateSettings) -> None:
             "the structures would not be relaxed"
         )
     for index, stage in enumerate(settings.stages):
-        if not settings.periodic and stage.kind != "jitter" and stage.cell != "fixed":
+        _check_stage(stage, f"stages[{index}]", periodic=settings.periodic)
+
+
+def _check_stage(stage: Stage, name: str, *, periodic: bool) -> None:
+    if not periodic and stage.kind != "jitter" and stage.cell != "fixed":
+        raise SettingsError(
+            f"'{name}.cell' is '{stage.cell}', but molecules have no cell; use 'fixed'"
+        )
+    if stage.kind == "hop" and stage.cycles:
+        if not stage.moves:
+            raise SettingsError(f"'{name}.moves' is empty; name one, such as jitter")
+        if "jitter" in stage.moves and not stage.amplitude:
             raise SettingsError(
-                f"'stages[{index}].cell' is '{stage.cell}', but molecules have no cell; use 'fixed'"
+                f"'{name}.amplitude' is 0, so no cycle would move; give it, such as 0.5"
             )
-        if stage.kind == "hop" and stage.cycles and not stage.amplitude:
-            raise SettingsError(
-                f"'stages[{index}].amplitude' is 0, so no cycle would move; give it, such as 0.5"
-            )
-        if stage.kind == "langevin" and not stage.temperature and not stage.final_temperature:
-            raise SettingsError(
-                f"'stages[{index}].temperature' is 0; give the one to begin with, such as 0.05"
-            )
+    if stage.kind == "langevin" and not stage.temperature and not stage.final_temperature:
+        raise SettingsError(f"'{name}.temperature' is 0; give the one to begin with, such as 0.05")

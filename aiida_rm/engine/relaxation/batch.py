@@ -14,6 +14,7 @@ _PER_ATOM = (
     "positions",
     "velocities",
     "kept_positions",
+    "kept_atom_energy",
     "best_positions",
     "listed_positions",
 )
@@ -24,8 +25,8 @@ _PER_EDGE = ("edge_index", "shifts")
 class Batch:
     """S structures under way with A atoms and E listed edges.
 
-    Per atom: ``numbers`` and what ends in ``positions`` or is ``velocities``. Per edge:
-    ``edge_index``, ``shifts``. Per structure: the rest.
+    Per atom: ``numbers`` and what ends in ``positions``, ``velocities`` or ``atom_energy``. Per
+    edge: ``edge_index``, ``shifts``. Per structure: the rest.
     """
 
     numbers: Tensor
@@ -53,8 +54,9 @@ class Batch:
     status: Tensor
     energy: Tensor
     fmax: Tensor
-    # Of hop and swap: the last structure that was accepted, and the lowest.
+    # Of hop: the last structure that was accepted, and the lowest.
     kept_positions: Tensor
+    kept_atom_energy: Tensor
     kept_cells: Tensor
     kept_value: Tensor
     best_positions: Tensor

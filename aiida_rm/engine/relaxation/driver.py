@@ -12,10 +12,10 @@ from torch import Tensor
 
 from aiida_rm.engine.frames import Frames
 from aiida_rm.engine.potential import Potential
-from aiida_rm.engine.relaxation import cell, fire, langevin, lists, moves, noise
+from aiida_rm.engine.relaxation import cell, fire, hop, langevin, lists, moves, noise
 from aiida_rm.engine.relaxation.batch import Batch
 from aiida_rm.engine.relaxation.field import Field, evaluate
-from aiida_rm.engine.relaxation.schedule import HOP, JITTER, LANGEVIN, SWAP, Schedule
+from aiida_rm.engine.relaxation.schedule import HOP, JITTER, LANGEVIN, Schedule
 from aiida_rm.engine.settings import Stage
 
 CONVERGED, OUT_OF_STEPS, EXPLODED = 0, 1, 2
@@ -172,6 +172,7 @@ class _Relaxation:
             energy=zeros,
             fmax=torch.full_like(zeros, torch.inf),
             kept_positions=positions,
+            kept_atom_energy=positions[:, 0],
             kept_cells=cells,
             kept_value=zeros,
             best_positions=positions,
@@ -205,12 +206,12 @@ class _Relaxation:
         spent = batch.stage_steps >= self.schedule.max_steps[batch.stage]
         ended = running & (relaxed | spent | field.broken)
         over, lost = ended, ended & field.broken
-        if self.schedule.kinds & {"hop", "swap"}:
-            hopping = ended & ((kind == HOP) | (kind == SWAP))
+        if "hop" in self.schedule.kinds:
+            hopping = ended & (kind == HOP)
             # What a later cycle breaks is taken back.
             lost = lost & ~(hopping & (batch.cycle > 0))
             hopping = hopping & ~lost
-            finished = moves.judge(batch, hopping, field.value, field.broken, self.schedule)
+            finished = hop.judge(batch, hopping, field, self.schedule)
             again = hopping & ~finished
             batch.stage_steps = torch.where(again, 0, batch.stage_steps)
             fire.restart(batch, again)

@@ -22,6 +22,7 @@ class Field:
 
     Attributes:
         energy: (S,) E~ alone.
+        atom_energy: (A,) the atoms' shares of it.
         value: (S,) what is lowered: E~ + pV.
         forces: (A, 3) minus its slope along the atoms' positions.
         pull: (S, 3, 3) minus its slope along N x strain, where the cell may move.
@@ -30,6 +31,7 @@ class Field:
     """
 
     energy: Tensor
+    atom_energy: Tensor
     value: Tensor
     forces: Tensor
     pull: Tensor
@@ -50,6 +52,7 @@ def evaluate(batch: Batch, potential: Potential, schedule: Schedule) -> Field:
     largest = torch.maximum(largest, torch.linalg.vector_norm(pull, dim=2).amax(1))
     return Field(
         energy=found.energy,
+        atom_energy=found.atom_energy,
         value=found.energy + pressure * volumes,
         forces=found.forces,
         pull=pull,

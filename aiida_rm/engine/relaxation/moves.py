@@ -1,8 +1,6 @@
-"""Moves at random, and which of them are kept: jitter, and the cycles of hop and swap.
+"""Moves at random: all atoms a little, two unlike ones for each other, one to another place.
 
-A cycle of basin hopping (Wales & Doye, J. Phys. Chem. A 101, 5111, 1997) moves a structure, lets
-it descend by FIRE, and accepts or takes back by the rule of Metropolis. Cycle 0 descends without a
-move: it says what the others are compared with.
+The numbers drawn depend on the structure, its stage and its cycle alone (noise.py).
 """
 
 from __future__ import annotations
@@ -10,9 +8,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from aiida_rm.engine.elements import RADII
 from aiida_rm.engine.relaxation import noise
 from aiida_rm.engine.relaxation.batch import Batch
-from aiida_rm.engine.relaxation.schedule import HOP, SWAP, Schedule
+from aiida_rm.engine.relaxation.schedule import Schedule
+
+#: An atom is drawn by the exponential of its share of E~ over this, in square angstrom.
+_WARMTH = 0.05
+#: Places that are tried around the atom that gets a new neighbour.
+_PLACES = 8
 
 
 def jitter(batch: Batch, which: Tensor, schedule: Schedule) -> None:
@@ -41,6 +45,47 @@ def swap(batch: Batch, which: Tensor) -> None:
     batch.positions = batch.positions.index_select(0, places)
 
 
+def relocate(batch: Batch, which: Tensor) -> None:
+    """Take an atom that costs much E~ and put it next to another one.
+
+    The structures in ``which`` hold two atoms or more. The other atom is drawn evenly in one of
+    two cases, else by its E~, too. The distance is the sum of the covalent radii; of some random
+    directions, the one with the most room is taken.
+    """
+    owner, positions = batch.owner, batch.positions
+    among = which.index_select(0, owner)
+    state = noise.hashed(batch.key, batch.stage, batch.cycle)
+    cost = batch.kept_atom_energy / _WARMTH
+    one = _draw(batch, noise.hashed(state, noise.FIRST), among, cost)
+    rest = among.index_fill(0, one, False)
+    even = noise.uniform(noise.hashed(state, noise.EVEN)) < 0.5
+    host_cost = torch.where(even.index_select(0, owner), 0.0, cost)
+    host = _draw(batch, noise.hashed(state, noise.SECOND), rest, host_cost)
+
+    radii = torch.tensor(RADII, dtype=positions.dtype, device=positions.device)
+    length = radii[batch.numbers[one]] + radii[batch.numbers[host]]
+    drawn = noise.hashed(state[owner[one]], noise.PLACES)
+    ways = noise.normal(noise.components(noise.components(drawn, _PLACES), 3)).to(positions)
+    ways = ways / torch.linalg.vector_norm(ways, dim=2, keepdim=True)
+    places = positions[host][:, None] + length[:, None, None] * ways
+
+    order = torch.zeros_like(batch.counts).index_copy(
+        0, owner[one], torch.arange(len(one), device=one.device)
+    )
+    others = torch.nonzero(rest)[:, 0]
+    gaps = places[order[owner[others]]] - positions[others][:, None]
+    gaps = _nearest_images(gaps, batch, owner[others])
+    room = gaps.new_full((len(one), _PLACES), torch.inf).scatter_reduce(
+        0,
+        order[owner[others]][:, None].expand(-1, _PLACES),
+        torch.linalg.vector_norm(gaps, dim=2),
+        "amin",
+    )
+    best = room.argmax(1)
+    chosen = places[torch.arange(len(one), device=one.device), best]
+    batch.positions = positions.index_copy(0, one, chosen)
+
+
 def mixed(batch: Batch) -> Tensor:
     """(S,) whether there is more than one element."""
     numbers = batch.numbers
@@ -49,58 +94,27 @@ def mixed(batch: Batch) -> Tensor:
     return highs > lows
 
 
-def judge(batch: Batch, ended: Tensor, value: Tensor, broken: Tensor, schedule: Schedule) -> Tensor:
-    """Accept or take back what the structures in ``ended`` (S,) have come to, and move them again.
+def _nearest_images(gaps: Tensor, batch: Batch, owner: Tensor) -> Tensor:
+    """Vectors (N, K, 3) to the nearest image, by rounding; owner (N,) says whose cell it is."""
+    periodic = batch.pbc.all(1)[:, None, None]
+    one = torch.eye(3, dtype=gaps.dtype, device=gaps.device)
+    cells = torch.where(periodic, batch.cells, one)
+    whole = torch.round(torch.bmm(gaps, torch.linalg.inv(cells).index_select(0, owner)))
+    back = torch.bmm(whole, cells.index_select(0, owner))
+    return torch.where(periodic.index_select(0, owner), gaps - back, gaps)
 
-    Args:
-        batch: changes.
-        ended: structures at the end of a descent of hop or swap.
-        value: (S,) E~ + pV, with the penalty.
-        broken: (S,) structures that exploded; this is taken back.
-        schedule: the stages.
 
-    Returns:
-        (S,) which of them have no cycle left; these are as low as they ever were in this stage.
+def _draw(batch: Batch, state: Tensor, among: Tensor, cost: Tensor | None = None) -> Tensor:
+    """One atom of each structure with atoms in ``among`` (A,), in the structures' order.
+
+    Each with a chance in proportion to the exponential of its cost (A,), or alike (by the largest
+    of Gumbel's numbers).
     """
-    first = batch.cycle == 0
-    temperature = schedule.temperature[batch.stage]
-    state = noise.hashed(batch.key, batch.stage, batch.cycle, noise.ACCEPT)
-    chance = torch.exp((batch.kept_value - value) / temperature.clamp(min=1e-30))
-    good = ended & ~broken
-    accepted = good & (first | (noise.uniform(state) < chance))
-    lowest = good & (first | (value < batch.best_value))
-    owner = batch.owner
-
-    def choose(which: Tensor, positions: Tensor, other: Tensor) -> Tensor:
-        return torch.where(which.index_select(0, owner)[:, None], positions, other)
-
-    batch.kept_positions = choose(accepted, batch.positions, batch.kept_positions)
-    batch.kept_cells = torch.where(accepted[:, None, None], batch.cells, batch.kept_cells)
-    batch.kept_value = torch.where(accepted, value, batch.kept_value)
-    batch.best_positions = choose(lowest, batch.positions, batch.best_positions)
-    batch.best_cells = torch.where(lowest[:, None, None], batch.cells, batch.best_cells)
-    batch.best_value = torch.where(lowest, value, batch.best_value)
-    batch.cycle = batch.cycle + ended
-    swapping = schedule.kind[batch.stage] == SWAP
-    over = ended & (batch.cycle > schedule.cycles[batch.stage])
-    if "swap" in schedule.kinds:
-        over |= ended & swapping & ~mixed(batch)
-    again = ended & ~over
-    batch.positions = choose(over, batch.best_positions, batch.positions)
-    batch.positions = choose(again, batch.kept_positions, batch.positions)
-    batch.cells = torch.where(over[:, None, None], batch.best_cells, batch.cells)
-    batch.cells = torch.where(again[:, None, None], batch.kept_cells, batch.cells)
-    if "hop" in schedule.kinds:
-        jitter(batch, again & (schedule.kind[batch.stage] == HOP), schedule)
-    if "swap" in schedule.kinds:
-        swap(batch, again & swapping)
-    return over
-
-
-def _draw(batch: Batch, state: Tensor, among: Tensor) -> Tensor:
-    """One atom of each structure with atoms in ``among`` (A,), in the structures' order."""
     state = noise.hashed(state.index_select(0, batch.owner), batch.rank)
-    ticket = torch.where(among, noise.uniform(state), -1.0)
-    highest = ticket.new_full((len(batch),), -1.0)
+    ticket = -torch.log(-torch.log(noise.uniform(state).clamp(1e-300, 1 - 1e-16)))
+    if cost is not None:
+        ticket = ticket + cost.double().nan_to_num()
+    ticket = torch.where(among, ticket, -torch.inf)
+    highest = ticket.new_full((len(batch),), -torch.inf)
     highest = highest.scatter_reduce(0, batch.owner, ticket, "amax")
     return torch.nonzero(among & (ticket == highest.index_select(0, batch.owner)))[:, 0]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from aiida_rm.engine.settings import CELL_MODES, STAGE_KINDS, Stage
+from aiida_rm.engine.settings import CELL_MODES, MOVES, STAGE_KINDS, Stage
 
-FIRE, JITTER, LANGEVIN, HOP, SWAP = (
-    STAGE_KINDS.index(kind) for kind in ("fire", "jitter", "langevin", "hop", "swap")
+FIRE, JITTER, LANGEVIN, HOP = (
+    STAGE_KINDS.index(kind) for kind in ("fire", "jitter", "langevin", "hop")
 )
 
 
@@ -33,6 +33,12 @@ class Schedule:
         self.cell_mode = whole([CELL_MODES.index(stage.cell) for stage in stages])
         self.max_steps = whole([stage.max_steps for stage in stages])
         self.cycles = whole([stage.cycles for stage in stages])
+        #: (stages, kinds of move) how often each is named.
+        self.moves = torch.tensor(
+            [[stage.moves.count(move) for move in MOVES] for stage in stages],
+            dtype=torch.float64,
+            device=device,
+        )
         self.fmax = real("fmax")
         self.amplitude = real("amplitude")
         self.temperature = real("temperature")

@@ -1,4 +1,4 @@
-"""Hop and swap: what is accepted, what is kept, and what is taken back."""
+"""Basin hopping: what is accepted, what is kept, and what is taken back."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import torch
 
+from aiida_rm.engine.elements import RADII
 from aiida_rm.engine.frames import Frames
 from aiida_rm.engine.neighbors import Graph
 from aiida_rm.engine.potential import Potential, Prediction
-from aiida_rm.engine.relaxation import CONVERGED, EXPLODED, moves, relax
-from aiida_rm.engine.settings import Stage
+from aiida_rm.engine.relaxation import CONVERGED, EXPLODED, hop, moves, relax
+from aiida_rm.engine.relaxation.batch import Batch
+from aiida_rm.engine.settings import MOVES, Stage
 from tests.engine.relaxation.systems import Formula, starts
 
 HALT = Stage(cell="fixed", max_steps=0)
@@ -69,8 +71,8 @@ def test_hopping_finds_the_deepest_of_many_minima(temperature: float) -> None:
     assert (many.structure["status"] == CONVERGED).all()
 
 
-@pytest.mark.parametrize("kind", ["hop", "swap"])
-def test_company_does_not_matter(kind: str) -> None:
+@pytest.mark.parametrize("kinds", [("jitter",), ("swap",), ("relocate",), MOVES])
+def test_company_does_not_matter(kinds: tuple[str, ...]) -> None:
     rng = np.random.default_rng(1)
     sizes = [3, 5, 2, 4, 6, 3]
     frames = Frames.build(
@@ -78,7 +80,15 @@ def test_company_does_not_matter(kind: str) -> None:
         [rng.uniform(-3, 3, (n, 3)) for n in sizes],
     )
     stages = (
-        Stage(kind=kind, cell="fixed", amplitude=1.0, max_steps=20, cycles=6, temperature=0.3),
+        Stage(
+            kind="hop",
+            moves=kinds,
+            cell="fixed",
+            amplitude=1.0,
+            max_steps=20,
+            cycles=6,
+            temperature=0.3,
+        ),
         Stage(cell="fixed", max_steps=20),
     )
     together = relax(frames, Formula(waves), stages, skin=50.0)
@@ -87,9 +97,49 @@ def test_company_does_not_matter(kind: str) -> None:
     np.testing.assert_array_equal(alone.structure["steps"], together.structure["steps"])
 
 
+def test_each_move_is_made_as_often_as_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = dict.fromkeys(MOVES, 0)
+    for name in MOVES:
+
+        def counted(batch: Batch, which: torch.Tensor, *rest: Any, name: str = name) -> None:
+            counts[name] += int(which.sum())
+
+        monkeypatch.setattr(moves, name, counted)
+    kinds = ("relocate", "swap", "relocate", "relocate")
+    stage = Stage(kind="hop", moves=kinds, cell="fixed", max_steps=0, cycles=50)
+    relax(line(40, [1, 6]), Formula(flat), (stage, HALT))
+    assert counts["jitter"] == 0
+    assert counts["swap"] + counts["relocate"] == 40 * 50
+    assert counts["swap"] / 2000 == pytest.approx(0.25, abs=0.04)
+
+
+def test_the_costly_atom_goes_next_to_another_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one whose share of E~ is largest moves, to a bond's length from one of the others."""
+    before: list[torch.Tensor] = []
+    after: list[torch.Tensor] = []
+    relocate = moves.relocate
+
+    def watched(batch: Batch, which: torch.Tensor) -> None:
+        batch.kept_atom_energy = (batch.rank == 2).to(batch.positions)
+        before.append(batch.positions)
+        relocate(batch, which)
+        after.append(batch.positions)
+
+    monkeypatch.setattr(moves, "relocate", watched)
+    stage = Stage(kind="hop", moves=("relocate",), cell="fixed", max_steps=0, cycles=1)
+    relax(line(50, [1, 6, 6, 8]), Formula(flat), (stage, HALT))
+    old, new = before[0].reshape(50, 4, 3), after[0].reshape(50, 4, 3)
+    assert torch.equal(old[:, [0, 1, 3]], new[:, [0, 1, 3]])
+    away = torch.linalg.vector_norm(new[:, 2:3] - new[:, [0, 1, 3]], dim=2)
+    bonds = torch.tensor([RADII[6] + RADII[z] for z in (1, 6, 8)])
+    assert bool((away - bonds).abs().amin(1).max() < 1e-5)
+    # Of eight places, the one with the most room.
+    assert float(away.amin(1).min()) > 0.9
+
+
 def test_swaps_sort_the_atoms() -> None:
     frames = line(20, [1, 6, 6, 8])
-    swap = Stage(kind="swap", cell="fixed", max_steps=0, cycles=60)
+    swap = Stage(kind="hop", moves=("swap",), cell="fixed", max_steps=0, cycles=60)
     found = relax(frames, Formula(flat), (swap, HALT))
     places = found.positions.reshape(20, 4, 3)
     np.testing.assert_array_equal(found.numbers, frames.numbers)
@@ -102,15 +152,17 @@ def test_swaps_sort_the_atoms() -> None:
 def test_swaps_at_a_temperature_follow_boltzmann(monkeypatch: pytest.MonkeyPatch) -> None:
     """One light atom among three places with E~ = 0, 5 and 10 (less what is common)."""
     temperature, seen = 4.0, []
-    judge = moves.judge
+    judge = hop.judge
 
     def watched(batch: Any, *rest: Any) -> torch.Tensor:
         over = judge(batch, *rest)
         seen.append(batch.kept_value.clone())
         return over
 
-    monkeypatch.setattr(moves, "judge", watched)
-    swap = Stage(kind="swap", cell="fixed", max_steps=0, cycles=40, temperature=temperature)
+    monkeypatch.setattr(hop, "judge", watched)
+    swap = Stage(
+        kind="hop", moves=("swap",), cell="fixed", max_steps=0, cycles=40, temperature=temperature
+    )
     relax(line(1000, [1, 6, 6]), Formula(flat), (swap, HALT), batch_atoms=10_000)
     late = torch.stack(seen[11:41]).numpy() - 8.0
     weights = np.exp(-np.array([0, 5, 10]) / temperature)
@@ -119,7 +171,9 @@ def test_swaps_at_a_temperature_follow_boltzmann(monkeypatch: pytest.MonkeyPatch
 
 
 def test_one_element_has_nothing_to_swap() -> None:
-    found = relax(line(3, [6, 6]), Formula(flat), (Stage(kind="swap", cell="fixed"), HALT))
+    found = relax(
+        line(3, [6, 6]), Formula(flat), (Stage(kind="hop", moves=("swap",), cell="fixed"), HALT)
+    )
     np.testing.assert_array_equal(found.positions, line(3, [6, 6]).positions)
     assert (found.structure["status"] != EXPLODED).all()
 

@@ -1,0 +1,76 @@
+"""Basin hopping: cycles of a random move and a descent; what is higher is taken back.
+
+Wales & Doye, J. Phys. Chem. A 101, 5111 (1997): a cycle moves a structure, lets it descend by FIRE,
+and accepts or takes back by the rule of Metropolis. Cycle 0 descends without a move: it says what
+the others are compared with.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from aiida_rm.engine.relaxation import moves, noise
+from aiida_rm.engine.relaxation.batch import Batch
+from aiida_rm.engine.relaxation.field import Field
+from aiida_rm.engine.relaxation.schedule import HOP, Schedule
+from aiida_rm.engine.settings import MOVES
+
+
+def judge(batch: Batch, ended: Tensor, field: Field, schedule: Schedule) -> Tensor:
+    """Accept or take back what the structures in ``ended`` (S,) have come to, and move them again.
+
+    Args:
+        batch: changes.
+        ended: structures at the end of a descent of hop.
+        field: E~ + pV and the penalty as they are now; what is broken is taken back.
+        schedule: the stages.
+
+    Returns:
+        (S,) which of them have no cycle left, or no move that they could make; these are as low
+        as they ever were in this stage.
+    """
+    first = batch.cycle == 0
+    temperature = schedule.temperature[batch.stage]
+    state = noise.hashed(batch.key, batch.stage, batch.cycle, noise.ACCEPT)
+    chance = torch.exp((batch.kept_value - field.value) / temperature.clamp(min=1e-30))
+    good = ended & ~field.broken
+    accepted = good & (first | (noise.uniform(state) < chance))
+    lowest = good & (first | (field.value < batch.best_value))
+    owner = batch.owner
+
+    def atoms(which: Tensor, one: Tensor, other: Tensor) -> Tensor:
+        chosen = which.index_select(0, owner)
+        return torch.where(chosen[:, None] if one.ndim == 2 else chosen, one, other)
+
+    batch.kept_positions = atoms(accepted, batch.positions, batch.kept_positions)
+    batch.kept_atom_energy = atoms(accepted, field.atom_energy, batch.kept_atom_energy)
+    batch.kept_cells = torch.where(accepted[:, None, None], batch.cells, batch.kept_cells)
+    batch.kept_value = torch.where(accepted, field.value, batch.kept_value)
+    batch.best_positions = atoms(lowest, batch.positions, batch.best_positions)
+    batch.best_cells = torch.where(lowest[:, None, None], batch.cells, batch.best_cells)
+    batch.best_value = torch.where(lowest, field.value, batch.best_value)
+    batch.cycle = batch.cycle + ended
+    move = _choose(batch, schedule)
+    over = ended & ((batch.cycle > schedule.cycles[batch.stage]) | (move < 0))
+    again = ended & ~over
+    batch.positions = atoms(over, batch.best_positions, batch.positions)
+    batch.positions = atoms(again, batch.kept_positions, batch.positions)
+    batch.cells = torch.where(over[:, None, None], batch.best_cells, batch.cells)
+    batch.cells = torch.where(again[:, None, None], batch.kept_cells, batch.cells)
+    moves.jitter(batch, again & (move == MOVES.index("jitter")), schedule)
+    moves.swap(batch, again & (move == MOVES.index("swap")))
+    moves.relocate(batch, again & (move == MOVES.index("relocate")))
+    return over
+
+
+def _choose(batch: Batch, schedule: Schedule) -> Tensor:
+    """(S,) which of MOVES each structure makes next, as often as its stage names it; -1: none."""
+    weights = schedule.moves[batch.stage]
+    able = torch.stack([torch.ones_like(batch.done), moves.mixed(batch), batch.counts > 1], 1)
+    weights = weights * able
+    state = noise.hashed(batch.key, batch.stage, batch.cycle, noise.MOVE)
+    ticket = noise.uniform(state) * weights.sum(1)
+    move = (torch.cumsum(weights, 1) <= ticket[:, None]).sum(1)
+    some = (schedule.kind[batch.stage] == HOP) & (weights.sum(1) > 0)
+    return torch.where(some, move, -1)
