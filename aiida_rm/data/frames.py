@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from aiida_rm.data.source import SOURCE_EXTRA, describe_source
 from aiida_rm.data.summary import MAX_FORMULAS, summarise
 from aiida_rm.engine.errors import FramesError
 from aiida_rm.engine.frames import Frames
+from aiida_rm.engine.npy import parse_array
 from aiida_rm.engine.readers import read_dataset
 
 if TYPE_CHECKING:
@@ -278,7 +278,10 @@ class FramesData(ArrayData):
 
     def _read(self, name: str) -> NDArray[Any]:
         content = self.base.repository.get_object_content(f"{name}.npy", mode="rb")
-        return parse_npy(content, f"{name}.npy")
+        try:
+            return parse_array(content, f"{name}.npy")
+        except FramesError as error:
+            raise InvalidFramesError(str(error)) from error
 
     def _validate(self) -> bool:
         """Called by AiiDA before storing."""
@@ -294,42 +297,6 @@ class FramesData(ArrayData):
                 f"the attributes {', '.join(wrong)} do not fit the arrays; do not set them by hand"
             )
         return True
-
-
-def parse_npy(content: bytes, name: str) -> NDArray[Any]:
-    """Read an array without trusting its header; nothing is unpickled, nothing copied.
-
-    Args:
-        content: the whole file.
-        name: its name, for the message.
-
-    Raises:
-        InvalidFramesError: not a ``.npy`` file, of Python objects, or of another size than its
-            header says.
-    """
-    stream = io.BytesIO(content)
-    try:
-        version = np.lib.format.read_magic(stream)
-        # Version 3 is for names of columns, which our arrays do not have.
-        first = version == (1, 0)
-        read = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = read(stream)
-    except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
-        raise InvalidFramesError(f"'{name}' cannot be read as an array: {error}") from error
-    if dtype.hasobject or dtype.kind not in "biufU" or dtype.itemsize == 0:
-        raise InvalidFramesError(f"'{name}' holds {dtype}; only numbers and text are read")
-    count = 1
-    for length in shape:  # Python integers: a huge shape cannot overflow
-        count *= int(length)
-    if min(shape, default=0) < 0 or count * dtype.itemsize != len(content) - stream.tell():
-        raise InvalidFramesError(
-            f"'{name}' is damaged: its header says {shape} of {dtype}, "
-            f"but {len(content) - stream.tell()} bytes follow"
-        )
-    if count == 0:
-        return np.empty(shape, dtype)
-    array = np.frombuffer(content, dtype, count=count, offset=stream.tell())
-    return array.reshape(shape, order="F" if fortran else "C")
 
 
 def _plain(array: NDArray[Any]) -> Any:
