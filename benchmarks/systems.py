@@ -7,11 +7,10 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from aiida_rm.engine.converters import to_ase, to_pymatgen
+from aiida_rm.engine.converters import to_pymatgen
 from aiida_rm.engine.frames import Frames, concatenate
 from aiida_rm.engine.readers import read_dataset
 from aiida_rm.engine.scoring.geometry import measure
@@ -160,37 +159,11 @@ def qm7b() -> System:
 
 def judge_molecules(frames: Frames) -> Verdicts:
     """Shares of converged, and of converged, connected and closed-shell molecules."""
-    sound = np.array([is_molecule(to_ase(frames, index)) for index in range(len(frames))])
+    from chemistry import perceive  # RDKit is for molecules alone
+
+    sound = np.array([perceive(frames, index).verdict == "sound" for index in range(len(frames))])
     converged = frames.structure["status"] == 0
     return {"good": float(sound.mean()), "converged": float(converged.mean())}
-
-
-def is_molecule(atoms: Any) -> bool:
-    """Whether RDKit perceives one connected neutral molecule without radicals."""
-    try:
-        from rdkit import Chem, RDLogger
-        from rdkit.Chem import rdDetermineBonds
-    except ImportError:
-        sys.exit("molecules are judged by RDKit; pip install rdkit")
-
-    RDLogger.DisableLog("rdApp.*")
-    lines = [
-        f"{s} {x:.6f} {y:.6f} {z:.6f}"
-        for s, (x, y, z) in zip(atoms.get_chemical_symbols(), atoms.positions, strict=True)
-    ]
-    try:
-        molecule = Chem.MolFromXYZBlock(f"{len(atoms)}\n\n" + "\n".join(lines))
-        rdDetermineBonds.DetermineConnectivity(molecule)
-        if len(Chem.GetMolFrags(molecule)) != 1:
-            return False
-        rdDetermineBonds.DetermineBondOrders(molecule, charge=0, maxIterations=5000)
-        Chem.SanitizeMol(molecule)
-    except (ValueError, RuntimeError):
-        return False
-    return all(
-        atom.GetNumRadicalElectrons() == 0 and atom.GetFormalCharge() == 0
-        for atom in molecule.GetAtoms()
-    )
 
 
 def mp() -> System:

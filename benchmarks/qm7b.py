@@ -1,0 +1,139 @@
+"""Molecules of nine formulas from random points: how many are what a chemist would draw?
+
+Needs AIIDA_RM_DATA with qm7b.extxyz for novelty and for the E~ of the training set, and rdkit and
+posebusters. ``--potential`` is by default the one in examples/potentials; ``--stages`` a JSON list
+of stages, by default those of the protocol.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from chemistry import bust, perceive
+from common import arguments, finish, table
+from systems import FORMULAS, qm7b
+
+from aiida_rm.engine.frames import Frames, concatenate
+from aiida_rm.engine.neighbors import build_graph
+from aiida_rm.engine.potential import Potential
+from aiida_rm.engine.relaxation import relax
+from aiida_rm.engine.search import random_starts
+from aiida_rm.engine.settings import GenerateSettings, parse_settings
+from aiida_rm.workflows.generate import GenerateWorkChain
+
+_SHIPPED = Path(__file__).parent.parent / "examples" / "potentials" / "qm7b.safetensors"
+#: E~ per atom of a structure is in the training range below this quantile of the training set's.
+_QUANTILE = 0.99
+
+
+def main() -> None:
+    """Generate, judge, print the table and the JSON line."""
+    given = arguments(__doc__ or "", potential=str(_SHIPPED), each=0, stages="", bust=1)
+    each = given.each or (4 if given.quick else 24)
+    potential = Potential.load(Path(given.potential), dtype=torch.float32)
+    settings = parse_settings(GenerateSettings, generation(given.stages, given.seed, each))
+    began = time.perf_counter()
+    found = generate(potential, settings)
+    seconds = time.perf_counter() - began
+    trained = qm7b().stable
+    energies, known = training_set(potential, trained)
+    limit = float(np.quantile(energies, _QUANTILE))
+    figures = judge(found, limit, known, checks=bool(given.bust))
+    figures |= {
+        "starts": len(found),
+        "converged": float((found.structure["status"] == 0).mean()),
+        "energy_per_atom_limit": limit,
+        "seconds_per_molecule": seconds / len(found),
+        "mean_steps": float(found.structure["steps"].mean()),
+    }
+    table([(name, value) for name, value in figures.items() if not isinstance(value, dict)])
+    for name, value in figures.items():
+        if isinstance(value, dict):
+            print(name, json.dumps(value))
+    finish("qm7b", given.seed, figures)
+
+
+def generation(stages: str, seed: int, each: int) -> dict[str, Any]:
+    """The protocol's settings for molecules, with other stages if any are given."""
+    inputs = GenerateWorkChain.get_protocol_inputs(kinds=("molecules", "many_molecules"))
+    settings = {**inputs["generate"]["settings"], "seed": seed, "n_structures": each}
+    if stages:
+        settings["stages"] = json.loads(stages)
+    return {**settings, "formulas": list(FORMULAS)}
+
+
+def generate(potential: Potential, settings: GenerateSettings) -> Frames:
+    """``n_structures`` of each formula, relaxed together."""
+    notes = potential.notes
+    parts = []
+    for number, formula in enumerate(settings.formulas):
+        one = parse_settings(
+            GenerateSettings,
+            {
+                **settings.__dict__,
+                "stages": [stage.__dict__ for stage in settings.stages],
+                "formulas": [formula],
+                "seed": len(settings.formulas) * settings.seed + number,
+            },
+        )
+        parts.append(random_starts(range(one.n_structures), one, notes["composition"], {})[0])
+    return relax(
+        concatenate(parts),
+        potential,
+        settings.stages,
+        batch_atoms=settings.batch_atoms,
+        skin=settings.skin,
+    )
+
+
+def training_set(potential: Potential, frames: Frames) -> tuple[np.ndarray, set[str]]:
+    """E~ per atom of each stable structure, and the SMILES there are."""
+    energies = []
+    for rows in np.array_split(np.arange(len(frames)), max(1, len(frames) // 64)):
+        graph = build_graph(frames.select(rows), potential.cutoff, dtype=torch.float32)
+        energies.append(potential(graph).energy.numpy() / frames.counts[rows])
+    smiles = {perceive(frames, index).smiles for index in range(len(frames))}
+    return np.concatenate(energies), smiles - {""}
+
+
+def judge(
+    frames: Frames, limit: float, known: set[str], *, checks: bool
+) -> dict[str, float | dict[str, float]]:
+    """Shares of all starts, and of those whose E~ per atom is below the limit."""
+    molecules = [perceive(frames, index) for index in range(len(frames))]
+    sound = np.array([molecule.verdict == "sound" for molecule in molecules])
+    clean = sound.copy()
+    figures: dict[str, Any] = {"sound": float(sound.mean())}
+    if checks:
+        rows = bust(molecules)
+        clean = np.array([bool(row) and all(row.values()) for row in rows])
+        names = sorted({name for row in rows for name in row})
+        figures["clean"] = float(clean.mean())
+        figures["checks_of_sound"] = {
+            name: float(np.mean([row[name] for row in rows if row])) for name in names
+        }
+    low = frames.structure["energy_per_atom"] <= limit
+    smiles = [molecule.smiles for molecule, good in zip(molecules, clean, strict=True) if good]
+    formulas = frames.formulas()
+    figures |= {
+        "verdicts": dict(Counter(molecule.verdict for molecule in molecules)),
+        "in_training_range": float(low.mean()),
+        "good_of_those": float(clean[low].mean()) if low.any() else 0.0,
+        "unique_of_good": len(set(smiles)) / max(len(smiles), 1),
+        "novel_of_good": float(np.mean([s not in known for s in smiles])) if smiles else 0.0,
+        "by_formula": {
+            formula: float(clean[[f == formula for f in formulas]].mean())
+            for formula in sorted(set(formulas))
+        },
+    }
+    return figures
+
+
+if __name__ == "__main__":
+    main()
