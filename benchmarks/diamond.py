@@ -66,10 +66,7 @@ def main() -> None:
         {**knobs["generate"], "seed": given.seed, "n_structures": given.starts},
     )
     potential = outcome.potential.to(getattr(torch, settings.dtype))
-    notes = potential.notes
-    starts, impossible = random_starts(
-        range(given.starts), settings, notes["composition"], notes["elemental_volumes"]
-    )
+    starts, impossible = random_starts(range(given.starts), settings, potential.notes)
     began = time.perf_counter()
     found = relax(
         starts, potential, settings.stages, batch_atoms=settings.batch_atoms, skin=settings.skin

@@ -38,10 +38,7 @@ def main() -> None:
     trainer = Trainer(frames, TrainSettings(seed=given.seed, epochs=epochs, batch_atoms=256))
     potential = trainer.run().potential.to(getattr(torch, given.dtype))
     settings = GenerateSettings(seed=given.seed, n_structures=count)
-    notes = potential.notes
-    starts, _ = random_starts(
-        range(count), settings, notes["composition"], notes["elemental_volumes"]
-    )
+    starts, _ = random_starts(range(count), settings, potential.notes)
     stages = (Stage(cell="fixed", fmax=5e-4, max_steps=given.steps),)
     relax(starts.select([0, 1]), potential, stages)  # warm up
 

@@ -190,10 +190,7 @@ def measure_generation(
     count = {1: 4, 64: 32, 1024: 256}.get(batch_atoms, 4096)
     count = min(count, 32) if quick else count
     settings = GenerateSettings(seed=seed, n_structures=count)
-    notes = potential.notes
-    starts, _ = random_starts(
-        range(count), settings, notes["composition"], notes["elemental_volumes"]
-    )
+    starts, _ = random_starts(range(count), settings, potential.notes)
     calls: list[RelaxStatus] = []
     stages = (Stage(cell="free", fmax=5e-4, max_steps=300),)
     began = time.perf_counter()

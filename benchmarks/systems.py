@@ -22,7 +22,7 @@ from aiida_rm.engine.settings import (
     TrainSettings,
     parse_settings,
 )
-from aiida_rm.engine.training.data import describe_training_set
+from aiida_rm.engine.training.statistics import describe_training_set
 from aiida_rm.workflows.loop import LoopWorkChain
 
 #: Closed-shell formulas of seven heavy atoms, as in the paper's test on QM7b.
@@ -49,7 +49,8 @@ class System:
         held: structures that it never sees.
         recipe: how they are perturbed.
         train: how the potential is trained.
-        starts: random starts, the same for every potential of a seed.
+        starts: random starts, the same for every potential of a seed: seed, number, and changes
+            to the settings.
         stages: the relaxation.
         judge: relaxed starts to shares.
     """
@@ -58,7 +59,7 @@ class System:
     held: Frames
     recipe: PerturbSettings
     train: TrainSettings
-    starts: Callable[[int, int], Frames]
+    starts: Callable[..., Frames]
     stages: tuple[Stage, ...]
     judge: Callable[[Frames], Verdicts]
 
@@ -97,11 +98,11 @@ def diamond() -> System:
     half = 3.567 / 2
     cell = half * np.array([[0, 1, 1], [1, 0, 1], [1, 1, 0]])
     stable = Frames.build([[6, 6]], [[[0, 0, 0], [half / 2] * 3]], [cell])
-    volumes = {"C": half**3}
+    notes = describe_training_set(stable)
 
-    def starts(seed: int, count: int) -> Frames:
-        settings = GenerateSettings(seed=seed, n_structures=count)
-        return random_starts(range(count), settings, {"C": 1.0}, volumes)[0]
+    def starts(seed: int, count: int, **knobs: Any) -> Frames:
+        settings = replace(GenerateSettings(seed=seed, n_structures=count), **knobs)
+        return random_starts(range(count), settings, notes)[0]
 
     def judge(frames: Frames) -> Verdicts:
         converged = frames.structure["status"] == 0
@@ -132,15 +133,16 @@ def qm7b() -> System:
     frames = load("qm7b", "qm7b.extxyz")
     frames = replace(frames, cells=np.zeros_like(frames.cells), pbc=np.zeros_like(frames.pbc))
     order = np.random.default_rng(0).permutation(len(frames))
+    notes = describe_training_set(frames.select(np.sort(order[500:])))
 
-    def starts(seed: int, count: int) -> Frames:
+    def starts(seed: int, count: int, **knobs: Any) -> Frames:
         each = -(-count // len(FORMULAS))
         parts = []
         for number, formula in enumerate(FORMULAS):
             settings = GenerateSettings(
                 seed=seed + number, formulas=(formula,), periodic=False, n_structures=each
             )
-            parts.append(random_starts(range(each), settings, {}, {})[0])
+            parts.append(random_starts(range(each), replace(settings, **knobs), notes)[0])
         return concatenate(parts)
 
     return System(
@@ -173,9 +175,9 @@ def mp() -> System:
     small = np.flatnonzero(test.counts <= 8)
     chosen = np.sort(np.random.default_rng(0).permutation(small)[:60])
     targets = test.select(chosen)
-    volumes = describe_training_set(frames)["elemental_volumes"]
+    notes = describe_training_set(frames)
 
-    def starts(seed: int, count: int) -> Frames:
+    def starts(seed: int, count: int, **knobs: Any) -> Frames:
         each = -(-count // len(targets))
         parts = []
         for number, formula in enumerate(targets.formulas()):
@@ -186,7 +188,7 @@ def mp() -> System:
                 min_distance=1.0,
                 n_structures=each,
             )
-            part = random_starts(range(each), settings, {}, volumes)[0]
+            part = random_starts(range(each), replace(settings, **knobs), notes)[0]
             parts.append(part.with_labels(structure={"target": np.full(len(part), number)}))
         return concatenate(parts)
 

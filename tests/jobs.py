@@ -41,6 +41,8 @@ def generated(frames: Frames, first: int = 0) -> Frames:
         structure={
             "index": np.arange(first, first + size),
             "seed": np.zeros(size, np.int64),
+            "start": np.full(size, -1),
+            "start_spacegroup": np.ones(size, np.int64),
             "energy": np.linspace(0.1, 0.2, size),
             "energy_per_atom": np.linspace(0.05, 0.1, size),
             "fmax": np.full(size, 1e-4),

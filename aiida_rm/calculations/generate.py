@@ -11,12 +11,11 @@ from aiida_rm.calculations.base import EngineCalculation, define_cut_short
 from aiida_rm.data.frames import FramesData
 from aiida_rm.data.potential import PotentialData
 from aiida_rm.engine import files
-from aiida_rm.engine.elements import parse_formula
-from aiida_rm.engine.settings import GenerateSettings
+from aiida_rm.engine.search import check_search
 
 
 class GenerateCalculation(EngineCalculation):
-    """Random sensible starts, relaxed in batches on a potential."""
+    """Random sensible starts, or such made of given structures, relaxed on a potential."""
 
     TASK = "generate"
     TEMPORARY = (files.OUTPUT_FRAMES,)
@@ -26,47 +25,34 @@ class GenerateCalculation(EngineCalculation):
         """A potential in, new structures out."""
         super().define(spec)
         spec.input("potential", valid_type=PotentialData, help="The potential to relax on.")
+        spec.input(
+            "starts",
+            valid_type=FramesData,
+            required=False,
+            help="Structures to make the starts of, in turn, as 'seeding' says; without it the "
+            "starts are random.",
+        )
         spec.output(
             "frames",
             valid_type=FramesData,
             required=False,
-            help="New structures with `energy_per_atom`, `fmax`, `steps`, `status`, and `seed` "
-            "and `index` of the random start.",
+            help="New structures with `energy_per_atom`, `fmax`, `steps`, `status`, and `seed`, "
+            "`index`, `start` (row in `starts`, or -1) and `start_spacegroup` of the start.",
         )
         define_cut_short(spec, resumable=False)
 
     @classmethod
     def validate_together(cls, inputs: Mapping[str, Any]) -> str | None:
-        """Refuse elements that the potential never saw, and crystals from molecules alone."""
-        potential = inputs.get("potential")
+        """Refuse what the potential cannot do, or what no random start can be."""
+        potential, starts = inputs.get("potential"), inputs.get("starts")
         if potential is None:
             return None
-        settings = cls.settings_of(inputs)
-        message = absent_elements(settings, list(potential.elements))
-        if (
-            message is None
-            and settings.periodic
-            and not potential.get_header().get("elemental_volumes")
-        ):
-            return (
-                "`potential` was trained on molecules and knows no volumes, but the settings ask "
-                "for crystals; set 'periodic' to false and the 'cell' of every stage to 'fixed'"
-            )
-        return message
+        given = None if starts is None else starts.get_frames()
+        check_search(cls.settings_of(inputs), potential.elements, potential.get_header(), given)
+        return None
 
     def copies(self) -> list[tuple[str, str, str]]:
-        """The potential."""
-        potential = self.inputs.potential
-        return [(potential.uuid, potential.filename, files.INPUT_POTENTIAL)]
-
-
-def absent_elements(settings: GenerateSettings, elements: list[str]) -> str | None:
-    """Say which elements of the formulas are not among ``elements``, or None."""
-    wanted = {symbol for formula in settings.formulas for symbol in parse_formula(formula)}
-    absent = sorted(wanted - set(elements))
-    if not absent:
-        return None
-    return (
-        f"'formulas' ask for {', '.join(absent)}, which the training set did not hold; "
-        f"known are {', '.join(elements)}"
-    )
+        """The potential, and the structures to make the starts of."""
+        potential, starts = self.inputs.potential, self.inputs.get("starts")
+        copies = [] if starts is None else list(starts.local_copy_list(files.INPUT_FRAMES))
+        return [*copies, (potential.uuid, potential.filename, files.INPUT_POTENTIAL)]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aiida_rm.engine.elements import SYMBOLS, hill_formula
+from aiida_rm.engine.formulas import count_formulas
 from aiida_rm.engine.frames import Frames
 
 #: Version of the folder and of the attributes of the node.
@@ -40,19 +39,6 @@ def summarise(frames: Frames) -> dict[str, Any]:
         "volume_per_atom_max": round(float(crystals.max()), 6) if len(crystals) else None,
         "schema_version": SCHEMA_VERSION,
     }
-
-
-def count_formulas(frames: Frames) -> Counter[str]:
-    """How often each Hill formula occurs; quick for very many structures."""
-    present, which = np.unique(frames.numbers, return_inverse=True)
-    flat = frames.batch * len(present) + which.reshape(-1)
-    table = np.bincount(flat, minlength=len(frames) * len(present))
-    rows, times = np.unique(table.reshape(len(frames), len(present)), axis=0, return_counts=True)
-    result: Counter[str] = Counter()
-    for row, count in zip(rows, times, strict=True):
-        symbols = {SYMBOLS[z]: int(n) for z, n in zip(present, row, strict=True) if n}
-        result[hill_formula(symbols)] += int(count)
-    return result
 
 
 def _pbc_kind(pbc: NDArray[Any]) -> str:

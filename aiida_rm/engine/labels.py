@@ -12,6 +12,8 @@ from typing import Final
 GENERATED: Final = {
     "index": "i",
     "seed": "i",
+    "start": "i",
+    "start_spacegroup": "i",
     "energy": "f",
     "energy_per_atom": "f",
     "fmax": "f",

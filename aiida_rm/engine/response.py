@@ -142,7 +142,9 @@ def perturb(
     Returns:
         Frames with the labels ``force`` (A, 3), ``stress`` (S, 3, 3), ``energy``, ``parent``,
         ``level``, ``noise`` (root mean square displacement of a coordinate, angstrom),
-        ``strain``, ``core_scale``, ``core_strength``, ``reference_volume`` (S,).
+        ``strain``, ``core_scale``, ``core_strength``, ``reference_volume`` (S,), and the stable
+        structure that each came from, repeated as it was: ``home`` (A, 3), ``home_cell``
+        (S, 3, 3), ``home_atoms`` (S,) its atoms before it was repeated.
 
     Raises:
         FramesError: unusable structures, or such that are periodic in one or two directions.
@@ -236,8 +238,10 @@ def perturb_copies(
             "core_scale": np.full(len(bare), settings.core_scale),
             "core_strength": np.full(len(bare), settings.core_strength),
             "reference_volume": np.where(bare.pbc.all(axis=1), volumes, np.nan),
+            "home_cell": stable_cells,
+            "home_atoms": np.array([int(frames.counts[parent]) for parent, _ in jobs], np.int64),
         },
-        atom={"force": forces},
+        atom={"force": forces, "home": np.concatenate(homes)},
     )
 
 

@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from aiida_rm.engine.elements import NUMBERS, parse_formula
 from aiida_rm.engine.errors import SettingsError
 from aiida_rm.engine.knobs import describe, knob, parse, to_plain
+from aiida_rm.engine.settings_checks import check_starts
 
 __all__ = [
     "CELL_MODES",
+    "MODES",
     "SETTINGS",
     "STAGE_KINDS",
     "GenerateSettings",
@@ -198,6 +199,9 @@ class Stage:
     pressure: float = knob(0.0, "E~ + pressure x volume is lowered", unit="1/angstrom")
 
 
+MODES = ("auto", "random", "composition", "molecule", "seeded")
+
+
 @dataclass(frozen=True)
 class GenerateSettings:
     """A potential to new structures: random starts, relaxed in batches."""
@@ -206,22 +210,93 @@ class GenerateSettings:
     first_index: int = knob(0, "index of the first structure (jobs share a seed)", low=0)
     n_structures: int = knob(100, "how many random starts", low=1, high=10_000_000)
     periodic: bool = knob(True, "crystals (true) or molecules (false)")
+    mode: str = knob(
+        "auto",
+        "random: compositions are drawn; composition: crystals of 'formulas'; molecule: molecules "
+        "of 'formulas'; seeded: from given structures; auto: what the other knobs say",
+        choices=MODES,
+    )
     formulas: tuple[str, ...] = knob(
-        (), "formulas to draw from, such as C4; none: atoms drawn like those of the training set"
+        (), "formulas to draw from, such as C4; none: compositions are drawn, see 'composition'"
+    )
+    formula_weights: tuple[float, ...] = knob(
+        (), "how often each of 'formulas' is drawn, relative to the others; none: alike", low=0
+    )
+    composition: str = knob(
+        "training_elements",
+        "without 'formulas', as in the training set: how many elements and which "
+        "(training_elements), or whole formulas (training_formulas)",
+        choices=("training_elements", "training_formulas"),
     )
     n_atoms: tuple[int, ...] = knob(
-        (2, 4, 6, 8, 12), "numbers of atoms to draw from, without formulas", low=1, high=10_000
+        (2, 4, 6, 8, 12),
+        "training_elements: numbers of atoms to draw from; none: as in the training set",
+        low=1,
+        high=10_000,
     )
+    atoms_range: tuple[int, ...] = knob(
+        (),
+        "smallest and largest number of atoms; in place of 'n_atoms', and for training_formulas",
+        low=1,
+        high=10_000,
+    )
+    elements: tuple[str, ...] = knob((), "elements that may be drawn; none: all that are known")
+    without: tuple[str, ...] = knob((), "elements that may not be drawn")
     volume_scale: tuple[float, ...] = knob(
-        (0.9, 1.3), "range of the volume, over that of the training set", low=0.05, high=20
+        (0.9, 1.3),
+        "range of the volume over that of the training set; none: by its spread there",
+        low=0.05,
+        high=20,
+    )
+    volume_per_atom: tuple[float, ...] = knob(
+        (), "range of the volume of a crystal, instead", unit="angstrom^3", low=0.1, high=1000
     )
     cell_distortion: float = knob(0.5, "random part of the cell, next to a cube", low=0, high=1)
     min_distance: float = knob(
         0.7, "atoms of a random start are at least so far apart", unit="angstrom", low=0, high=5
     )
-    box: tuple[float, ...] = knob(
-        (10.0, 5.0, 5.0), "edges of the box for molecules", unit="angstrom", low=0.5, high=1000
+    distance_scale: float = knob(
+        0.0,
+        "pairs of elements are at least this share of their distance in the training set apart; "
+        "less where there is no room",
+        low=0,
+        high=1.2,
     )
+    symmetry: float = knob(
+        0.0, "share of the crystals that get a space group (needs pyxtal)", low=0, high=1
+    )
+    space_groups: tuple[int, ...] = knob(
+        (), "which of them; none: any that the composition can have", low=2, high=230
+    )
+    rattle: float = knob(
+        0.0,
+        "standard deviation of a displacement of every coordinate; breaks symmetry",
+        unit="angstrom",
+        low=0,
+        high=5,
+    )
+    box: tuple[float, ...] = knob(
+        (10.0, 5.0, 5.0),
+        "edges of the box for molecules; none: by the sizes in the training set",
+        unit="angstrom",
+        low=0.5,
+        high=1000,
+    )
+    seeding: str = knob(
+        "mutate",
+        "given structures are taken as they are (repair), strained, displaced and swapped "
+        "(mutate), or get other species on their sites (decorate)",
+        choices=("repair", "mutate", "decorate"),
+    )
+    displacement: float = knob(
+        0.3,
+        "mutate: standard deviation of a displacement of every coordinate",
+        unit="angstrom",
+        low=0,
+        high=5,
+    )
+    strain: float = knob(0.1, "mutate: largest component of the strain", low=0, high=0.4)
+    swaps: int = knob(1, "mutate: exchanges of two unlike atoms", low=0, high=10_000)
     stages: tuple[Stage, ...] = knob((Stage(),), "the way from start to structure, in order")
     batch_atoms: int = knob(1024, "atoms relaxed together, at most (one structure at least)", low=1)
     skin: float = knob(
@@ -306,18 +381,7 @@ def _check_together(settings: Any) -> None:
 
 
 def _check_generate(settings: GenerateSettings) -> None:
-    for formula in settings.formulas:
-        try:
-            counts = parse_formula(formula)
-        except ValueError as error:
-            raise SettingsError(f"'formulas': {error}") from error
-        assert all(symbol in NUMBERS for symbol in counts)
-    if not settings.formulas and not settings.n_atoms:
-        raise SettingsError("give 'formulas' or 'n_atoms'; both are empty")
-    if len(settings.volume_scale) != 2 or settings.volume_scale[0] > settings.volume_scale[1]:
-        raise SettingsError("'volume_scale' must be two numbers, the smaller one first")
-    if len(settings.box) != 3:
-        raise SettingsError("'box' must be three lengths")
+    check_starts(settings)
     if not settings.stages:
         raise SettingsError("'stages' is empty; give at least one, such as {kind: fire}")
     if settings.stages[-1].kind != "fire":

@@ -116,7 +116,7 @@ def run_train(job: Job) -> Outcome:
 
 
 def run_generate(job: Job) -> Outcome:
-    """input_potential -> output_frames: random starts, relaxed."""
+    """input_potential [and input_frames to begin with] -> output_frames: starts, relaxed."""
     import torch
 
     from aiida_rm.engine.device import pick_device
@@ -130,11 +130,12 @@ def run_generate(job: Job) -> Outcome:
     potential = Potential.load(
         job.path(files.INPUT_POTENTIAL), dtype=getattr(torch, s.dtype), device=pick_device(s.device)
     )
-    composition = potential.notes.get("composition", {})
-    volumes = potential.notes.get("elemental_volumes", {})
-    check_search(s, potential.elements, volumes)
+    path = job.optional(files.INPUT_FRAMES)
+    given = Frames.load(path) if path else None
+    check_search(s, potential.elements, potential.notes, given)
     indices = range(s.first_index, s.first_index + s.n_structures)
-    starts, impossible = random_starts(indices, s, composition, volumes)
+    starts, refused = random_starts(indices, s, potential.notes, given)
+    impossible = {"impossible": list(refused), "why_impossible": next(iter(refused.values()), None)}
     ticker = _Ticker(job, "relaxing")
     calls = 0
 
@@ -157,7 +158,7 @@ def run_generate(job: Job) -> Outcome:
     ticker.count(len(found), len(starts), last=True, steps=calls)
     reason = "completed" if len(found) == len(starts) else job.should_stop() or "completed"
     if not len(found):
-        return Outcome(reason, {"n_structures": 0, "impossible": impossible})
+        return Outcome(reason, {"n_structures": 0, **impossible})
     found.save(job.path(files.OUTPUT_FRAMES))
     status = found.structure["status"]
     return Outcome(
@@ -167,7 +168,7 @@ def run_generate(job: Job) -> Outcome:
             "converged": int((status == CONVERGED).sum()),
             "unconverged": int((status == OUT_OF_STEPS).sum()),
             "exploded": int((status == EXPLODED).sum()),
-            "impossible": impossible,
+            **impossible,
             "force_calls": calls,
             "structures_per_second": len(found) / max(seconds, 1e-9),
         },

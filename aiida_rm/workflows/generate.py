@@ -13,8 +13,9 @@ from aiida_rm.calculations.functions import merge_frames, split_generation
 from aiida_rm.calculations.generate import GenerateCalculation
 from aiida_rm.data.frames import FramesData
 from aiida_rm.data.potential import PotentialData
+from aiida_rm.engine.search import Knowledge
 from aiida_rm.workflows.common import CleaningMixin, call, exit_with, verdict
-from aiida_rm.workflows.protocols import ProtocolMixin, merge, need
+from aiida_rm.workflows.protocols import ProtocolMixin, kinds_by, merge, need
 
 MAX_JOBS = 1000
 #: Each job may fail so often before its structures are given up.
@@ -81,6 +82,8 @@ class GenerateWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
         protocol: str | None = None,
         overrides: Mapping[str, Any] | None = None,
         *,
+        mode: str | None = None,
+        starts: FramesData | None = None,
         options: Mapping[str, Any] | None = None,
         computer: orm.Computer | None = None,
     ) -> ProcessBuilder:
@@ -91,13 +94,24 @@ class GenerateWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
             potential: the potential to relax on; one trained on molecules makes molecules.
             protocol: fast, balanced or stringent; None takes the default.
             overrides: inputs that replace the protocol's.
+            mode: random, composition, molecule or seeded; refused where the inputs disagree.
+            starts: structures to make the starts of (mode seeded).
             options: `metadata.options` of every job.
             computer: where a code runs that belongs to no computer.
         """
         need(potential, PotentialData, "potential")
-        kinds = () if potential.get_header().get("elemental_volumes") else ("molecules",)
+        header = potential.get_header()
+        kinds = kinds_by(
+            Knowledge.from_notes(header).n_structures,
+            molecules=not header.get("elemental_volumes"),
+        )
         inputs = cls.get_protocol_inputs(protocol, overrides, kinds=kinds)
         inputs = merge(inputs, {"generate": {"potential": potential}})
+        if starts is not None:
+            need(starts, FramesData, "starts")
+            inputs = merge(inputs, {"generate": {"starts": starts}})
+        if mode is not None:
+            inputs = merge(inputs, {"generate": {"settings": {"mode": mode}}})
         return cls._build(code, inputs, options, computer)
 
     def setup(self) -> ExitCode | None:

@@ -18,13 +18,15 @@ from aiida.engine import (
 )
 
 from aiida_rm.calculations.functions import merge_frames, settings_of_round, summarise_rounds
-from aiida_rm.calculations.generate import GenerateCalculation, absent_elements
+from aiida_rm.calculations.generate import GenerateCalculation
 from aiida_rm.calculations.perturb import PerturbCalculation, unusable
 from aiida_rm.calculations.train import TrainCalculation, cannot_begin_with
 from aiida_rm.data.frames import FramesData
 from aiida_rm.data.potential import PotentialData
 from aiida_rm.engine.errors import EngineError
 from aiida_rm.engine.labels import GENERATED
+from aiida_rm.engine.search import check_search
+from aiida_rm.engine.training.statistics import describe_training_set
 from aiida_rm.workflows.common import CleaningMixin, call, exit_with, verdict
 from aiida_rm.workflows.functions import describe_round
 from aiida_rm.workflows.generate import GenerateWorkChain
@@ -370,12 +372,23 @@ def _check_stages(dataset: FramesData, inputs: Mapping[str, Any]) -> str | None:
     cold = not isinstance(potential, PotentialData)
     if message := None if cold else cannot_begin_with(potential, settings):
         return message
-    search = GenerateCalculation.settings_of(generate)
-    if search.periodic and dataset.pbc_kind == "molecule":
-        return (
-            "`dataset` holds molecules alone, but the settings of 'generate' ask for crystals; "
-            "set 'periodic' to false and the 'cell' of every stage to 'fixed'"
-        )
-    if message := absent_elements(search, dataset.elements):
+    if message := _check_generation(dataset, None if cold else potential, generate):
         return message
     return rules_problem(inputs["validate"]["rules"], GENERATED)
+
+
+def _check_generation(dataset: FramesData, potential: Any, generate: Any) -> str | None:
+    """What a potential that was trained on the dataset could not do."""
+    starts = generate.get("starts")
+    given = starts.get_frames() if isinstance(starts, FramesData) else None
+    elements = {*dataset.elements, *([] if potential is None else potential.elements)}
+    try:
+        check_search(
+            GenerateCalculation.settings_of(generate),
+            sorted(elements),
+            describe_training_set(dataset.get_frames(), distances=False),
+            given,
+        )
+    except EngineError as error:
+        return f"the settings of 'generate' do not go with `dataset`: {error}"
+    return None

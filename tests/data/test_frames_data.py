@@ -13,8 +13,8 @@ from aiida import orm
 from aiida.common.exceptions import ModificationNotAllowed, ValidationError
 
 from aiida_rm.data.frames import FramesData, InvalidFramesError
-from aiida_rm.data.summary import count_formulas
 from aiida_rm.engine.errors import FramesError
+from aiida_rm.engine.formulas import count_formulas
 from aiida_rm.engine.frames import Frames
 
 

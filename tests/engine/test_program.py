@@ -267,6 +267,36 @@ def test_bad_input_is_told_in_the_results(
     assert "Traceback" not in said
 
 
+def test_given_structures_by_ranges(chain: Path, tmp_path: Path) -> None:
+    """Two jobs make what one does; starts, not relaxed structures, show it to the last digit."""
+    found = []
+    given = Frames.load(chain / "generate" / files.OUTPUT_FRAMES).without_labels()
+    for first, count in ((0, 5), (3, 2)):
+        folder = tmp_path / str(first)
+        settings = {
+            **GENERATE,
+            "mode": "seeded",
+            "first_index": first,
+            "n_structures": count,
+            "dtype": "float64",
+            "stages": [{"max_steps": 0}],
+        }
+        file = prepare(folder, "generate", settings)
+        shutil.copy(chain / "train" / files.OUTPUT_POTENTIAL, folder / files.INPUT_POTENTIAL)
+        given.select([2, 0, 1]).save(folder / files.INPUT_FRAMES)
+        assert main(["generate", str(file)]) == 0
+        found.append(Frames.load(folder / files.OUTPUT_FRAMES))
+    assert found[0].structure["start"].tolist() == [0, 1, 2, 0, 1]
+    part = found[0].select([3, 4])
+    assert found[1].structure["index"].tolist() == part.structure["index"].tolist() == [3, 4]
+    np.testing.assert_allclose(found[1].positions, part.positions, atol=1e-12)
+    # Given structures with a mode that wants none.
+    folder = tmp_path / "0"
+    spoil_settings(folder, mode="random")
+    assert main(["generate", str(folder / files.SETTINGS)]) == 1
+    assert "set it to seeded" in results(folder)["error"]["message"]
+
+
 def test_settings_of_another_task_are_refused(chain: Path, tmp_path: Path) -> None:
     folder = bad(tmp_path / "x", "train", chain)
     assert main(["perturb", str(folder / files.SETTINGS)]) == 1

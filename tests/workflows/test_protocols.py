@@ -193,8 +193,45 @@ def test_molecules_make_molecules(
 
 
 @pytest.mark.parametrize(
+    ("mode", "settings"),
+    [
+        ("random", {}),
+        ("composition", {"formulas": ["C6"]}),
+        ("molecule", {"formulas": ["C6"], "periodic": False, "stages": [{"cell": "fixed"}]}),
+        ("seeded", {"seeding": "repair"}),
+    ],
+)
+def test_every_mode(
+    mode: str, settings: dict[str, Any], code: Any, potential_data: Any, diamond_frames: Frames
+) -> None:
+    starts = FramesData(diamond_frames) if mode == "seeded" else None
+    builder = GenerateWorkChain.get_builder_from_protocol(
+        code,
+        potential_data,
+        overrides={"generate": {"settings": settings}},
+        mode=mode,
+        starts=starts,
+    )
+    assert builder.generate.settings["mode"] == mode
+    assert refused(GenerateWorkChain, builder) == ""
+    other = {"random": "seeded", "seeded": "random"}.get(mode, "random")
+    builder.generate.settings = orm.Dict({**builder.generate.settings.get_dict(), "mode": other})
+    assert "'mode' is" in refused(GenerateWorkChain, builder)
+
+
+def test_the_loop_looks_at_the_starts(
+    code: Any, diamond_frames: Frames, molecule_frames: Frames
+) -> None:
+    builder = LoopWorkChain.get_builder_from_protocol(code, FramesData(diamond_frames))
+    builder.generate.generate.starts = FramesData(molecule_frames)
+    assert "structure 0 of those given is not a crystal" in refused(LoopWorkChain, builder)
+    builder.generate.generate.starts = FramesData(diamond_frames)
+    assert refused(LoopWorkChain, builder) == ""
+
+
+@pytest.mark.parametrize(
     ("settings", "says"),
-    [({"formulas": ["SiC"]}, "ask for Si"), ({"periodic": True}, "molecules alone")],
+    [({"formulas": ["SiC"]}, "never saw Si"), ({"periodic": True}, "trained on molecules")],
 )
 def test_the_loop_looks_ahead(
     code: Any,

@@ -1,4 +1,4 @@
-"""Data for training: checks, the split, batches packed by atoms, and what the set is like."""
+"""Data for training: checks, the split, and batches packed by atoms."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aiida_rm.engine.elements import SYMBOLS
 from aiida_rm.engine.errors import FramesError
 from aiida_rm.engine.frames import Frames
 from aiida_rm.engine.neighbors import Graph
@@ -208,36 +207,6 @@ def split(frames: Frames, settings: TrainSettings) -> tuple[Rows, Rows]:
         count = min(round(settings.validation_fraction * len(frames)), len(frames) - 1)
         mask[rng.permutation(len(frames))[:count]] = True
     return np.flatnonzero(~mask), np.flatnonzero(mask)
-
-
-def describe_training_set(frames: Frames) -> dict[str, Any]:
-    """Composition and elemental volumes (least squares), which random starts draw on.
-
-    Returns:
-        ``composition`` mean share of each element, ``elemental_volumes`` cubic angstrom an
-        atom of each element (empty for molecules).
-    """
-    numbers = np.unique(frames.numbers)
-    table = np.stack(
-        [np.bincount(frames.batch, frames.numbers == z, len(frames)) for z in numbers], 1
-    )
-    shares = (table / table.sum(1, keepdims=True)).mean(0)
-    symbols = [SYMBOLS[z] for z in numbers]
-    volumes = np.asarray(frames.structure.get("reference_volume", frames.volumes))
-    known = np.isfinite(volumes)
-    found: dict[str, float] = {}
-    if known.any():
-        mean = float((volumes[known] / table[known].sum(1)).mean())
-        # A faint pull towards the mean volume keeps rare elements positive.
-        pull = 1e-3 * np.sqrt(known.sum())
-        rows = np.concatenate([table[known], pull * np.eye(len(numbers))])
-        wanted = np.concatenate([volumes[known], np.full(len(numbers), pull * mean)])
-        fit = np.linalg.lstsq(rows, wanted, rcond=None)[0]
-        found = {s: float(max(v, 0.1 * mean)) for s, v in zip(symbols, fit, strict=True)}
-    return {
-        "composition": {s: float(x) for s, x in zip(symbols, shares, strict=True)},
-        "elemental_volumes": found,
-    }
 
 
 def gauge(

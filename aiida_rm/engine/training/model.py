@@ -17,7 +17,8 @@ from aiida_rm.engine.potential import (
 )
 from aiida_rm.engine.potential.local import LocalNetwork
 from aiida_rm.engine.settings import TrainSettings
-from aiida_rm.engine.training.data import Rows, TrainingData, describe_training_set, pack
+from aiida_rm.engine.training.data import Rows, TrainingData, pack
+from aiida_rm.engine.training.statistics import describe_training_set
 
 
 def first_model(

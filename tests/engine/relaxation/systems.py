@@ -18,10 +18,7 @@ from aiida_rm.engine.settings import GenerateSettings
 def starts(potential: Potential, count: int = 8, **knobs: Any) -> Frames:
     """Random crystals of the potential's elements."""
     settings = GenerateSettings(n_structures=count, seed=3, **knobs)
-    notes = potential.notes
-    return random_starts(range(count), settings, notes["composition"], notes["elemental_volumes"])[
-        0
-    ]
+    return random_starts(range(count), settings, potential.notes)[0]
 
 
 class Formula(torch.nn.Module):

@@ -19,7 +19,6 @@ from aiida_rm.engine.settings import PerturbSettings, TrainSettings
 from aiida_rm.engine.training import data as training_data
 from aiida_rm.engine.training.data import (
     TrainingData,
-    describe_training_set,
     noise_weights,
     pack,
     split,
@@ -280,19 +279,6 @@ def test_learning_rate_warms_up_and_falls() -> None:
     assert learning_rate(settings, 0, 0.0) == pytest.approx(0.01)
     assert learning_rate(settings, 9, 0.0) == pytest.approx(0.1)
     assert learning_rate(settings, 900, 1.0) == pytest.approx(0.01)
-
-
-def test_elemental_volumes_by_least_squares() -> None:
-    # Normal equations by hand: 2 c + s = 35, c + 5 s = 105.
-    cells = np.stack([np.eye(3) * v ** (1 / 3) for v in (10.0, 40.0, 25.0)])
-    frames = Frames.build(
-        [[6], [14, 14], [6, 14]], [np.zeros((1, 3)), np.eye(3)[:2], np.eye(3)[:2]], cells
-    )
-    found = describe_training_set(frames)
-    assert found["elemental_volumes"]["C"] == pytest.approx(7.78, abs=0.02)
-    assert found["elemental_volumes"]["Si"] == pytest.approx(19.44, abs=0.02)
-    assert sum(found["composition"].values()) == pytest.approx(1)
-    assert describe_training_set(molecules())["elemental_volumes"] == {}
 
 
 def test_structures_weigh_by_their_noise() -> None:

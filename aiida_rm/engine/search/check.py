@@ -1,0 +1,188 @@
+"""What cannot be done is refused with the reason: at submission, and when the engine begins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aiida_rm.engine.elements import SYMBOLS
+from aiida_rm.engine.errors import FramesError, PotentialError, SearchError, SettingsError
+from aiida_rm.engine.frames import Frames
+from aiida_rm.engine.search.composition import Compositions, is_allowed, species_of
+from aiida_rm.engine.search.knowledge import Knowledge
+from aiida_rm.engine.search.seeded import fitting_formulas
+from aiida_rm.engine.search.starts import no_group
+from aiida_rm.engine.search.symmetry import compatible_groups, has_group
+from aiida_rm.engine.settings import GenerateSettings
+
+Array = NDArray[Any]
+#: Largest share of space that equal spheres can fill.
+_DENSEST = np.pi / np.sqrt(18)
+
+
+def check_search(
+    settings: GenerateSettings,
+    elements: Sequence[str],
+    notes: Mapping[str, Any],
+    given: Frames | None = None,
+) -> None:
+    """Refuse what a potential cannot do, or what no random start can be.
+
+    Args:
+        settings: all knobs.
+        elements: that the potential was trained on.
+        notes: what it says of its training set.
+        given: structures to make the starts of, if any.
+
+    Raises:
+        PotentialError: elements it never saw, or crystals from molecules.
+        FramesError: the given structures cannot be used.
+        SearchError: nothing to draw from, no room for the atoms, or an impossible symmetry.
+        SettingsError: knobs that contradict the given structures.
+    """
+    known = Knowledge.from_notes(notes)
+    if settings.periodic and not known.volumes:
+        raise PotentialError(
+            "the potential was trained on molecules and knows no volumes, but crystals are asked "
+            "for; set 'periodic' to false and the 'cell' of every stage to 'fixed', or train on "
+            "crystals"
+        )
+    drawn = given is None or settings.seeding == "decorate"
+    compositions = Compositions(settings, known) if drawn else None
+    wanted = {"elements": set(settings.elements)}
+    if compositions is not None:
+        species = [species_of(formula) for formula in compositions.formulas]
+        wanted["formulas"] = {SYMBOLS[z] for some in species for z in some}
+    _check_given(settings, given, compositions)
+    if given is not None and not drawn:
+        wanted["given structures"] = set(given.elements)
+    for name, symbols in wanted.items():
+        _check_elements(name, symbols, elements)
+    if compositions is None:
+        return
+    _check_volumes(settings, known, compositions)
+    for formula in settings.formulas if given is None else ():
+        _check_room(settings, known, formula)
+    if settings.symmetry and given is None:
+        _check_symmetry(settings)
+
+
+def _check_elements(name: str, symbols: set[str], elements: Sequence[str]) -> None:
+    unknown = sorted(symbols - set(elements))
+    if unknown:
+        raise PotentialError(
+            f"the potential never saw {', '.join(unknown)}; it was trained on "
+            f"{', '.join(elements)}. Ask for those in '{name}', or train with structures that "
+            f"hold {', '.join(unknown)}"
+        )
+
+
+def _check_given(
+    settings: GenerateSettings, given: Frames | None, compositions: Compositions | None
+) -> None:
+    if given is None:
+        if settings.mode == "seeded":
+            raise SettingsError("'mode' is seeded, but no structures to begin with were given")
+        return
+    if settings.mode not in ("auto", "seeded"):
+        raise SettingsError(
+            f"structures to begin with were given, but 'mode' is {settings.mode}; set it to "
+            "seeded, or leave them out"
+        )
+    given.check()
+    kind = given.pbc.all(axis=1) if settings.periodic else ~given.pbc.any(axis=1)
+    if not kind.all():
+        what = "a crystal" if settings.periodic else "a molecule"
+        raise FramesError(
+            f"structure {np.flatnonzero(~kind)[0]} of those given is not {what}, but 'periodic' "
+            f"is {str(settings.periodic).lower()}; give others, or change 'periodic'"
+        )
+    if settings.symmetry:
+        raise SettingsError("'symmetry' is for random cells; set it to 0 with given structures")
+    if compositions is None:
+        if settings.formulas:
+            raise SettingsError(
+                f"'formulas' are for 'seeding' decorate; {settings.seeding} keeps the atoms of the "
+                "given structures"
+            )
+        if not is_allowed(settings, list(given.elements)):
+            raise SettingsError(
+                "the given structures hold elements that 'elements' or 'without' forbid; give "
+                "others, or set 'seeding' to decorate"
+            )
+    elif compositions.formulas and not any(
+        fitting_formulas(compositions, int(sites)) for sites in np.unique(given.counts)
+    ):
+        raise SearchError(
+            "no formula has a number of atoms that divides the sites of a given structure "
+            f"({', '.join(map(str, np.unique(given.counts)[:8]))}); give others"
+        )
+
+
+def _check_volumes(
+    settings: GenerateSettings, known: Knowledge, compositions: Compositions
+) -> None:
+    """Volumes, or boxes, must be known of all elements that can be drawn."""
+    if settings.periodic and settings.volume_per_atom:
+        return
+    if not settings.periodic and settings.box:
+        return
+    drawn = {SYMBOLS[z] for name in compositions.formulas for z in species_of(name)}
+    table = known.volumes if settings.periodic else known.boxes
+    absent = sorted((drawn or set(compositions.shares)) - set(table))
+    if settings.periodic and absent:
+        raise PotentialError(
+            f"the potential knows no volume of {', '.join(absent)} in crystals; give "
+            "'volume_per_atom', or train on crystals that hold them"
+        )
+    if absent:
+        raise PotentialError(
+            "the potential does not know how large molecules are; give the edges in 'box'"
+        )
+
+
+def _check_room(settings: GenerateSettings, known: Knowledge, formula: str) -> None:
+    """Spheres of half the smallest distance must not need more room than there can be."""
+    species = species_of(formula)
+    sphere = np.pi / 6 * settings.min_distance**3 / _DENSEST
+    if settings.periodic:
+        if settings.volume_per_atom:
+            most = settings.volume_per_atom[1] * len(species)
+        else:
+            most = known.volume(species) * (settings.volume_scale or (2.0, 2.0))[1]
+        room, where = most, f"{most:.1f} A^3"
+    else:
+        if not settings.box:
+            return
+        room = float(np.prod(np.array(settings.box) + settings.min_distance))
+        where = f"the box {' x '.join(f'{edge:g}' for edge in settings.box)} A"
+    if len(species) * sphere > room:
+        raise SearchError(
+            f"{formula} does not fit into {where} with {settings.min_distance:g} A between its "
+            f"atoms, however they are packed; lower 'min_distance' or give more room"
+        )
+
+
+def _check_symmetry(settings: GenerateSettings) -> None:
+    """Every formula must have a group, and every group a formula; where pyxtal is installed."""
+    if not settings.formulas or find_spec("pyxtal") is None:
+        return
+    possible: set[int] = set()
+    for formula in settings.formulas:
+        species = species_of(formula)
+        counts = tuple(int(n) for n in np.unique(species, return_counts=True)[1])
+        if not has_group(counts, settings.space_groups):
+            raise SearchError(no_group(species, settings.space_groups))
+        if settings.space_groups:
+            possible |= set(compatible_groups(counts, settings.space_groups))
+    idle = sorted(set(settings.space_groups) - possible)
+    if idle:
+        raise SearchError(
+            f"none of the formulas can have the space groups {', '.join(map(str, idle))} in a "
+            "primitive cell: their Wyckoff positions cannot hold these numbers of atoms; leave "
+            "them out of 'space_groups'"
+        )

@@ -1,0 +1,130 @@
+"""What a potential knows of its training set, read from its header."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aiida_rm.engine.elements import NUMBERS, RADII, SYMBOLS
+from aiida_rm.engine.errors import PotentialError
+
+Array = NDArray[Any]
+#: So many stable structures make a spread of volumes; fewer have none worth the name.
+ENOUGH = 20
+#: Nearest distances over the sum of covalent radii, where nothing was learnt.
+_RATIO = 1.0
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """What :func:`training.statistics.describe_training_set` wrote; older files hold less.
+
+    Attributes:
+        n_structures: stable structures; 0 if unknown.
+        shares: mean share of each element.
+        volumes: cubic angstrom an atom of each element; empty for molecules.
+        volume_spread: standard deviation of log(volume / fit); None if unknown.
+        distances: angstrom, of pairs of atomic numbers, the smaller one first.
+        distance_ratio: typical distance over the sum of the covalent radii.
+        formulas: how many structures have each (the most frequent ones).
+        n_atoms: how many structures have so many atoms.
+        n_elements: how many structures have so many elements.
+        boxes: cubic angstrom of a molecule's box that an atom of each element adds to.
+        box_spread: standard deviation of log(box / fit); None if unknown.
+        box_shape: its edges over the cube root of its volume.
+    """
+
+    n_structures: int = 0
+    shares: Mapping[str, float] = field(default_factory=dict)
+    volumes: Mapping[str, float] = field(default_factory=dict)
+    volume_spread: float | None = None
+    distances: Mapping[tuple[int, int], float] = field(default_factory=dict)
+    distance_ratio: float = _RATIO
+    formulas: Mapping[str, int] = field(default_factory=dict)
+    n_atoms: Mapping[int, int] = field(default_factory=dict)
+    n_elements: Mapping[int, int] = field(default_factory=dict)
+    boxes: Mapping[str, float] = field(default_factory=dict)
+    box_spread: float | None = None
+    box_shape: tuple[float, ...] = ()
+
+    @classmethod
+    def from_notes(cls, notes: Mapping[str, Any]) -> Knowledge:
+        """Of the notes of a potential, or of its whole header.
+
+        Raises:
+            PotentialError: an entry is not what it should be.
+        """
+        try:
+            return cls(
+                n_structures=int(notes.get("n_structures", 0)),
+                shares=_positive(notes.get("composition", {})),
+                volumes=_positive(notes.get("elemental_volumes", {})),
+                volume_spread=_number(notes, "volume_spread"),
+                distances={
+                    _pair(name): value
+                    for name, value in _positive(notes.get("pair_distances", {})).items()
+                },
+                distance_ratio=float(notes.get("distance_ratio", _RATIO)),
+                formulas=dict(sorted(_counts(notes.get("formulas", {})).items())),
+                n_atoms=_by_number(notes.get("n_atoms", {})),
+                n_elements=_by_number(notes.get("n_elements", {})),
+                boxes=_positive(notes.get("elemental_boxes", {})),
+                box_spread=_number(notes, "box_spread"),
+                box_shape=tuple(float(edge) for edge in notes.get("box_shape", ())),
+            )
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            raise PotentialError(
+                f"what the potential says of its training set cannot be read: {error}"
+            ) from error
+
+    def pair_distances(self, kinds: Array) -> Array:
+        """(K, K) learnt distances of K elements, given by atomic number, in angstrom.
+
+        Pairs that were never seen get the sum of their covalent radii times the typical ratio.
+        """
+        radii = np.array([RADII[z] for z in kinds])
+        table = self.distance_ratio * (radii[:, None] + radii)
+        for i, a in enumerate(kinds):
+            for j, b in enumerate(kinds):
+                key = (int(min(a, b)), int(max(a, b)))
+                table[i, j] = self.distances.get(key, table[i, j])
+        return np.asarray(table)
+
+    def volume(self, species: Array) -> float:
+        """Volume of a crystal of these atoms by the regression, in cubic angstrom."""
+        return float(sum(self.volumes[SYMBOLS[z]] for z in species))
+
+    def box(self, species: Array) -> Array:
+        """(3,) edges of the typical box of a molecule of these atoms, in angstrom."""
+        volume = sum(self.boxes[SYMBOLS[z]] for z in species)
+        return np.asarray(np.array(self.box_shape) * np.cbrt(volume))
+
+
+def _number(notes: Mapping[str, Any], name: str) -> float | None:
+    return None if notes.get(name) is None else float(notes[name])
+
+
+def _counts(values: Mapping[str, Any]) -> dict[str, int]:
+    return {str(name): int(value) for name, value in values.items() if int(value) > 0}
+
+
+def _by_number(values: Mapping[str, Any]) -> dict[int, int]:
+    return dict(sorted((int(name), value) for name, value in _counts(values).items()))
+
+
+def _positive(values: Mapping[str, Any]) -> dict[str, float]:
+    # Sorted: what is drawn must not depend on the order in a file.
+    table = {str(name): float(value) for name, value in sorted(values.items())}
+    for name, value in table.items():
+        if not value > 0 or value == float("inf"):
+            raise ValueError(f"'{name}' is {value}")
+    return table
+
+
+def _pair(name: str) -> tuple[int, int]:
+    first, second = sorted(NUMBERS[symbol] for symbol in name.split())
+    return first, second

@@ -1,0 +1,91 @@
+"""Starts made of given structures."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from aiida_rm.engine.errors import SearchError
+from aiida_rm.engine.frames import Frames
+from aiida_rm.engine.search import random_starts
+from aiida_rm.engine.settings import GenerateSettings
+
+
+@pytest.fixture
+def given() -> Frames:
+    """Rock salt of MgO, and three atoms of TiO2."""
+    half = 2.1
+    return Frames.build(
+        [[12, 8], [22, 8, 8]],
+        [[[0, 0, 0], [half] * 3], [[0, 0, 0], [2, 0, 0], [0, 2, 2]]],
+        [half * np.array([[0, 1, 1], [1, 0, 1], [1, 1, 0]]), 3.3 * np.eye(3)],
+    )
+
+
+def test_given_structures_take_turns(settings: GenerateSettings, notes: Any, given: Frames) -> None:
+    starts, _ = random_starts(range(3, 8), replace(settings, seeding="repair"), notes, given)
+    assert starts.structure["start"].tolist() == [1, 0, 1, 0, 1]
+    assert (starts.structure["start_spacegroup"] == 0).all()
+    for place, row in enumerate([1, 0, 1, 0, 1]):
+        np.testing.assert_array_equal(starts[place].positions, given[row].positions)
+        np.testing.assert_array_equal(starts[place].numbers, given[row].numbers)
+    moved, _ = random_starts(
+        range(3, 8), replace(settings, seeding="repair", rattle=0.1), notes, given
+    )
+    assert 0 < np.abs(moved.positions - starts.positions).max() < 0.6
+    np.testing.assert_array_equal(moved.cells, starts.cells)
+
+
+def test_mutations(settings: GenerateSettings, notes: Any, given: Frames) -> None:
+    knobs = {"displacement": 0.0, "strain": 0.0, "swaps": 1}
+    swapped, _ = random_starts(range(20), replace(settings, **knobs), notes, given)  # type: ignore[arg-type]
+    assert swapped.formulas() == given.formulas() * 10
+    np.testing.assert_array_equal(swapped.positions[:5], given.positions)
+    changed = [(swapped[i].numbers != given[i % 2].numbers).sum() for i in range(20)]
+    assert set(changed) == {2}
+    strained, _ = random_starts(
+        range(20), replace(settings, swaps=0, displacement=0.0, strain=0.1), notes, given
+    )
+    gradient = np.linalg.solve(given.cells[np.arange(20) % 2], strained.cells)
+    assert np.abs(gradient - np.eye(3)).max() <= 0.1
+    assert np.abs(gradient - np.eye(3)).std() > 0.02
+    fractional = strained[1].positions @ np.linalg.inv(strained.cells[1])
+    wanted = given[1].positions @ np.linalg.inv(given.cells[1])
+    np.testing.assert_allclose(fractional, wanted, atol=1e-12)
+
+
+def test_decorations_by_formula(settings: GenerateSettings, notes: Any, given: Frames) -> None:
+    settings = replace(settings, seeding="decorate", volume_scale=(1.0, 1.0))
+    monoxide = replace(settings, formulas=("TiO",))
+    starts, impossible = random_starts(range(40), monoxide, notes, given)
+    # Three sites cannot hold it: they are told, the others come out at the right volume.
+    assert len(starts) == len(impossible) == 20
+    assert "divides the 3 sites" in next(iter(impossible.values()))
+    assert set(starts.formulas()) == {"OTi"}
+    np.testing.assert_allclose(starts.volumes, 19.0)
+    assert {tuple(starts[i].numbers) for i in range(20)} == {(22, 8), (8, 22)}
+    # Numbers of atoms as in the structure: like sites stay alike.
+    two, _ = random_starts(range(1, 41, 2), replace(settings, formulas=("MgO2",)), notes, given)
+    assert {tuple(two[i].numbers) for i in range(20)} == {(12, 8, 8)}
+    # Otherwise the sites are dealt at random.
+    three, _ = random_starts(range(1, 41, 2), replace(settings, formulas=("MgTiO",)), notes, given)
+    assert len({tuple(three[i].numbers) for i in range(20)}) > 3
+
+
+def test_decorations_by_elements(settings: GenerateSettings, notes: Any, given: Frames) -> None:
+    settings = replace(settings, seeding="decorate", elements=("Mg", "Ti"))
+    starts, _ = random_starts(range(1, 41, 2), settings, notes, given)
+    assert {tuple(starts[i].numbers) for i in range(20)} == {(12, 22, 22), (22, 12, 12)}
+    with pytest.raises(SearchError, match="2 different elements are needed to decorate"):
+        random_starts(range(2), replace(settings, elements=("Mg",)), notes, given)
+
+
+def test_molecules_can_be_mutated(settings: GenerateSettings, molecule_frames: Frames) -> None:
+    settings = replace(settings, periodic=False, swaps=2)
+    starts, _ = random_starts(range(6), settings, {}, molecule_frames)
+    assert starts.formulas() == molecule_frames.formulas() * 3
+    assert not starts.cells.any()
+    assert starts.structure["start"].tolist() == [0, 1] * 3
