@@ -53,18 +53,21 @@ LEAN_ENGINE = [
     "aiida_rm.engine.training.model",
     "aiida_rm.engine.training.progress",
     "aiida_rm.engine.training.state",
+    "aiida_rm.engine.training.statistics",
     "aiida_rm.engine.training.distributed",
     "aiida_rm.engine.cells",
     "aiida_rm.engine.npy",
     "aiida_rm.engine.relaxation.batch",
     "aiida_rm.engine.search",
+    "aiida_rm.engine.search.symmetry",
+    "aiida_rm.engine.search.seeded",
     "aiida_rm.engine.relaxation",
     "aiida_rm.engine.device",
     "aiida_rm.engine.job",
     "aiida_rm.engine.tasks",
     "aiida_rm.engine.__main__",
 ]
-HEAVY = ["aiida", "ase", "pymatgen", "scipy", "spglib", "rich", "matplotlib"]
+HEAVY = ["aiida", "ase", "pymatgen", "scipy", "spglib", "pyxtal", "rich", "matplotlib"]
 #: Modules of the engine that the AiiDA side may import.
 TORCH_FREE = [
     "aiida_rm.engine.files",
@@ -76,6 +79,9 @@ TORCH_FREE = [
     "aiida_rm.engine.readers",
     "aiida_rm.engine.records",
     "aiida_rm.engine.processes",
+    "aiida_rm.engine.formulas",
+    "aiida_rm.engine.search",
+    "aiida_rm.engine.training.statistics",
     "aiida_rm.engine.scoring.geometry",
     "aiida_rm.engine.scoring.crystals",
     "aiida_rm.engine.scoring.molecules",

@@ -56,3 +56,31 @@ def complete_cell(cell: Array, pbc: Array) -> Array:
     for axis, direction in zip(spare_axes, directions[3 - len(spare_axes) :], strict=True):
         full[axis] = direction
     return full
+
+
+def near_squares(
+    first: Array, second: Array, cell: Array, shifts: Array, *, periodic: bool = True
+) -> Array:
+    """(n, m) squared distances of fractional coordinates (n, 3) and (m, 3), nearest images.
+
+    Exact up to the distance that ``shifts`` were made for.
+    """
+    gaps = first[:, None] - second[None]
+    if periodic:
+        gaps = gaps - np.round(gaps)
+    if len(shifts) == 1:
+        return np.asarray(((gaps @ cell) ** 2).sum(-1))
+    return np.asarray((((gaps[:, :, None] + shifts) @ cell) ** 2).sum(-1).min(-1))
+
+
+def image_shifts(cell: Array, reach: float) -> Array:
+    """(M, 3) lattice steps beside the rounded one that can bring an image within ``reach``."""
+    # An image at a distance below reach has fractional gaps below reach / height.
+    most = np.maximum(np.ceil(reach / heights(cell) - 0.5), 0).astype(int)
+    steps = [np.arange(-n, n + 1) for n in most]
+    return np.stack(np.meshgrid(*steps, indexing="ij"), -1).reshape(-1, 3).astype(float)
+
+
+def heights(cell: Array) -> Array:
+    """(3,) distances between opposite faces, in angstrom."""
+    return np.asarray(1 / np.linalg.norm(np.linalg.inv(cell), axis=0))

@@ -214,8 +214,10 @@ def test_every_mode(
     )
     assert builder.generate.settings["mode"] == mode
     assert refused(GenerateWorkChain, builder) == ""
-    other = {"random": "seeded", "seeded": "random"}.get(mode, "random")
-    builder.generate.settings = orm.Dict({**builder.generate.settings.get_dict(), "mode": other})
+    if mode == "seeded":
+        del builder.generate.starts
+    else:
+        builder.generate.starts = FramesData(diamond_frames)
     assert "'mode' is" in refused(GenerateWorkChain, builder)
 
 

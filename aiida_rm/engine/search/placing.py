@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aiida_rm.engine.cells import heights, image_shifts, near_squares
+
 Array = NDArray[Any]
 #: Smallest height of a cell over the edge of a cube of its volume: no slivers.
 MIN_HEIGHT = 0.5
@@ -31,7 +33,7 @@ def is_sliver(cell: Array) -> bool:
     volume = abs(np.linalg.det(cell))
     if volume < 1e-9:
         return True
-    return bool(_heights(cell).min() < MIN_HEIGHT * volume ** (1 / 3))
+    return bool(heights(cell).min() < MIN_HEIGHT * volume ** (1 / 3))
 
 
 def shortest_vector(cell: Array) -> float:
@@ -78,31 +80,3 @@ def scatter(
     positions = np.zeros_like(placed)
     positions[order] = placed @ cell
     return positions
-
-
-def near_squares(
-    first: Array, second: Array, cell: Array, shifts: Array, *, periodic: bool = True
-) -> Array:
-    """(n, m) squared distances of fractional coordinates (n, 3) and (m, 3), nearest images.
-
-    Exact up to the distance that ``shifts`` were made for.
-    """
-    gaps = first[:, None] - second[None]
-    if periodic:
-        gaps = gaps - np.round(gaps)
-    if len(shifts) == 1:
-        return np.asarray(((gaps @ cell) ** 2).sum(-1))
-    return np.asarray((((gaps[:, :, None] + shifts) @ cell) ** 2).sum(-1).min(-1))
-
-
-def image_shifts(cell: Array, reach: float) -> Array:
-    """(M, 3) lattice steps beside the rounded one that can bring an image within ``reach``."""
-    # An image at a distance below reach has fractional gaps below reach / height.
-    most = np.maximum(np.ceil(reach / _heights(cell) - 0.5), 0).astype(int)
-    steps = [np.arange(-n, n + 1) for n in most]
-    return np.stack(np.meshgrid(*steps, indexing="ij"), -1).reshape(-1, 3).astype(float)
-
-
-def _heights(cell: Array) -> Array:
-    """(3,) distances between opposite faces."""
-    return np.asarray(1 / np.linalg.norm(np.linalg.inv(cell), axis=0))

@@ -15,13 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aiida_rm.engine.cells import image_shifts, near_squares
 from aiida_rm.engine.errors import SettingsError
-from aiida_rm.engine.search.placing import (
-    image_shifts,
-    is_sliver,
-    near_squares,
-    shortest_vector,
-)
+from aiida_rm.engine.search.placing import is_sliver, shortest_vector
 
 Array = NDArray[Any]
 #: Places that are tried for the atoms of a Wyckoff position with free coordinates.

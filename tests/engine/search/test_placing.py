@@ -5,11 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from aiida_rm.engine.cells import shortest_distance
+from aiida_rm.engine.cells import image_shifts, near_squares, shortest_distance
 from aiida_rm.engine.search.placing import (
-    image_shifts,
     is_sliver,
-    near_squares,
     random_cell,
     scatter,
     shortest_vector,
