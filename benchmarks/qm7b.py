@@ -70,7 +70,6 @@ def generation(stages: str, seed: int, each: int) -> dict[str, Any]:
 
 def generate(potential: Potential, settings: GenerateSettings) -> Frames:
     """``n_structures`` of each formula, relaxed together."""
-    notes = potential.notes
     parts = []
     for number, formula in enumerate(settings.formulas):
         one = parse_settings(
@@ -82,7 +81,7 @@ def generate(potential: Potential, settings: GenerateSettings) -> Frames:
                 "seed": len(settings.formulas) * settings.seed + number,
             },
         )
-        parts.append(random_starts(range(one.n_structures), one, notes["composition"], {})[0])
+        parts.append(random_starts(range(one.n_structures), one, potential.notes)[0])
     return relax(
         concatenate(parts),
         potential,

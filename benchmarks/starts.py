@@ -70,7 +70,7 @@ def main() -> None:
     folder = Path(__file__).resolve().parents[1] / "examples" / "potentials"
     potential = Potential.load(given.potential or folder / f"{given.system}.safetensors")
     known = VARIANTS[given.system]
-    count = min(given.starts, 96) if given.quick else given.starts
+    count = min(given.starts, 60) if given.quick else given.starts
     figures = {}
     for name in given.variants.split(",") if given.variants else known:
         row = judge(system, potential, known[name], count, given.seed + 1)

@@ -14,7 +14,7 @@ FOLDER = Path(__file__).parents[1] / "benchmarks"
 
 
 #: These take real data from the folder that AIIDA_RM_DATA names.
-WITH_DATA = ["dataset_reading", "qm7b"]
+WITH_DATA = ["starts", "dataset_reading", "qm7b"]
 
 
 @pytest.mark.slow
