@@ -15,8 +15,10 @@ from torch import Tensor
 from aiida_rm.engine.cells import complete_cell
 from aiida_rm.engine.frames import Frames
 
-#: Candidate pairs looked at in one go; bounds the memory at about 100 bytes each.
-_CHUNK = 4_000_000
+#: Candidate pairs looked at in one go; bounds the memory at about 200 bytes each.
+_CHUNK = 2_000_000
+#: No pair at the very cutoff is lost to rounding.
+_SLACK = 1e-9
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Graph:
         batch: (A,) int64, the structure of each atom.
         edge_index: (2, E) int64, centre and neighbour, sorted by centre.
         shifts: (E, 3), lattice vectors from the neighbour to its image, in units of the cell.
+        vectors: (E, 3) the edge vectors, where they are known already.
     """
 
     numbers: Tensor
@@ -40,6 +43,7 @@ class Graph:
     batch: Tensor
     edge_index: Tensor
     shifts: Tensor
+    vectors: Tensor | None = None
 
     @property
     def n_structures(self) -> int:
@@ -48,6 +52,8 @@ class Graph:
 
     def edge_vectors(self) -> Tensor:
         """(E, 3) from each centre to its neighbour's image, in angstrom."""
+        if self.vectors is not None:
+            return self.vectors
         centre, neighbour = self.edge_index[0], self.edge_index[1]
         # index_select is several times quicker than an index in brackets.
         cells = self.cells.index_select(0, self.batch.index_select(0, centre))
@@ -57,15 +63,17 @@ class Graph:
 
     def moved(self, positions: Tensor, cells: Tensor) -> Graph:
         """The same edges after the atoms and cells have moved."""
-        return replace(self, positions=positions, cells=cells)
+        return replace(self, positions=positions, cells=cells, vectors=None)
 
     def within(self, cutoff: float) -> Graph:
         """Only the edges that are shorter than ``cutoff`` now."""
-        keep = torch.nonzero(self.edge_vectors().square().sum(-1) < cutoff**2)[:, 0]
+        vectors = self.edge_vectors()
+        keep = torch.nonzero(vectors.square().sum(-1) < cutoff**2)[:, 0]
         return replace(
             self,
             edge_index=self.edge_index.index_select(1, keep),
             shifts=self.shifts.index_select(0, keep),
+            vectors=vectors.index_select(0, keep),
         )
 
 
@@ -111,86 +119,76 @@ def neighbour_list(
     """
     full = _complete_cells(cells, pbc)
     inverse = torch.linalg.inv(full)
-    heights = 1.0 / torch.linalg.vector_norm(inverse, dim=1)
-    batch = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
-    fractional = torch.bmm(positions[:, None], inverse[batch])[:, 0]
-    wraps = torch.where(pbc[batch], torch.floor(fractional), torch.zeros_like(fractional))
-    wrapped = torch.bmm((fractional - wraps)[:, None], full[batch])[:, 0]
-    # Wrapped atoms are less than one cell apart, so ceil(cutoff / height) images suffice.
-    reach = torch.where(pbc, torch.ceil(cutoff / heights), torch.zeros_like(heights)).long()
-    images = (2 * reach + 1).prod(1)
-    starts = torch.cumsum(counts, 0) - counts
+    device = counts.device
+    owner = torch.repeat_interleave(
+        torch.arange(len(counts), device=device), counts, output_size=len(positions)
+    )
+    scaled = torch.bmm(positions[:, None], inverse.index_select(0, owner))[:, 0]
+    wraps = torch.where(pbc.index_select(0, owner), torch.floor(scaled), 0.0)
+    scaled = scaled - wraps
+    # How far a neighbour is at most, in fractional coordinates; cutoff over the cell's height.
+    reach = cutoff * torch.linalg.vector_norm(inverse, dim=1) + _SLACK
+    images = torch.where(pbc, 2 * reach + 1, 1.0).prod(1)
+    cost = torch.cumsum((counts * images).index_select(0, owner), 0)
+    sizes = torch.unique_consecutive(cost // _CHUNK, return_counts=True)[1].tolist() or [0]
 
     edges, offsets = [], []
-    for group in _chunks((counts**2 * images).tolist()):
-        members = torch.arange(*group, device=counts.device)
-        edge, offset = _group_edges(wrapped, full, reach, images, counts, starts, members, cutoff)
+    for centres in torch.arange(len(owner), device=device).split(sizes):
+        edge, offset = _edges_of(centres, owner, scaled, full, reach, pbc, counts, cutoff)
         edges.append(edge)
         offsets.append(offset)
     edge_index = torch.cat(edges, 1)
-    shifts = torch.cat(offsets) - wraps[edge_index[1]] + wraps[edge_index[0]]
-    order = torch.argsort(edge_index[0], stable=True)
-    return edge_index[:, order], shifts[order]
+    centre, neighbour = edge_index[0], edge_index[1]
+    moved = wraps.index_select(0, centre) - wraps.index_select(0, neighbour)
+    return edge_index, torch.cat(offsets) + moved
 
 
-def _group_edges(
-    wrapped: Tensor,
+def _edges_of(
+    centres: Tensor,
+    owner: Tensor,
+    scaled: Tensor,
     cells: Tensor,
     reach: Tensor,
-    images: Tensor,
+    pbc: Tensor,
     counts: Tensor,
-    starts: Tensor,
-    members: Tensor,
     cutoff: float,
 ) -> tuple[Tensor, Tensor]:
-    """Edges of some structures, by looking at every neighbour in every image."""
-    # Points: every atom in every image of its cell, as one ragged list.
-    points_of = counts[members] * images[members]
-    point_owner = torch.repeat_interleave(members, points_of)
-    rank = _rank(points_of)
-    atom = starts[point_owner] + rank % counts[point_owner]
-    image = rank // counts[point_owner]
-    spans = 2 * reach[point_owner] + 1
-    steps = torch.stack(
-        [
-            image // (spans[:, 1] * spans[:, 2]),
-            (image // spans[:, 2]) % spans[:, 1],
-            image % spans[:, 2],
-        ],
-        1,
-    )
-    shift = (steps - reach[point_owner]).to(wrapped.dtype)
-    points = wrapped[atom] + torch.bmm(shift[:, None], cells[point_owner])[:, 0]
-    # Only points that come near the bounding box of their cell's atoms can be neighbours.
-    low, high = _bounds(wrapped, counts, starts, members)
-    slot = torch.repeat_interleave(torch.arange(len(members), device=members.device), points_of)
-    near = ((points > low[slot] - cutoff) & (points < high[slot] + cutoff)).all(1)
-    points, atom, shift, slot = points[near], atom[near], shift[near], slot[near]
+    """Edges of some atoms: every pair of their structures, in every image that may be near."""
+    device = centres.device
+    home = owner.index_select(0, centres)
+    partners = counts.index_select(0, home)
+    first = (torch.cumsum(counts, 0) - counts).index_select(0, home)
+    place = torch.repeat_interleave(torch.arange(len(centres), device=device), partners)
+    centre = centres.index_select(0, place)
+    neighbour = first.index_select(0, place) + _rank(partners)
+    slot = home.index_select(0, place)
+    gap = scaled.index_select(0, neighbour) - scaled.index_select(0, centre)
+    # Whole numbers s with |gap + s| within reach, in each direction that repeats.
+    bound, repeats = reach.index_select(0, slot), pbc.index_select(0, slot)
+    low = torch.where(repeats, torch.ceil(-bound - gap), 0.0)
+    spans = torch.where(repeats, torch.floor(bound - gap) - low + 1, 1.0).clamp(min=0).long()
+    number = spans.prod(1)
 
-    # Pairs: every such point with every atom of its structure.
-    owner = members[slot]
-    partners = counts[owner]
-    point = torch.repeat_interleave(torch.arange(len(points), device=points.device), partners)
-    centre = starts[owner][point] + _rank(partners)
-    gaps = points[point] - wrapped[centre]
-    close = gaps.square().sum(1) < cutoff**2
-    itself = (centre == atom[point]) & (shift[point] == 0).all(1)
-    keep = torch.nonzero(close & ~itself)[:, 0]
-    point, centre = point[keep], centre[keep]
-    return torch.stack([centre, atom[point]]), shift[point]
+    pair = torch.repeat_interleave(torch.arange(len(number), device=device), number)
+    rank, spans = _rank(number), spans.index_select(0, pair)
+    step = rank // spans[:, 2]
+    steps = torch.stack([step // spans[:, 1], step % spans[:, 1], rank % spans[:, 2]], 1)
+    shift = low.index_select(0, pair) + steps
+    vectors = _products(gap.index_select(0, pair) + shift, cells, slot.index_select(0, pair))
+    x, y, z = vectors
+    itself = (centre == neighbour).index_select(0, pair) & (shift == 0).all(1)
+    keep = torch.nonzero((x * x + y * y + z * z < cutoff**2) & ~itself)[:, 0]
+    pair = pair.index_select(0, keep)
+    edge_index = torch.stack([centre.index_select(0, pair), neighbour.index_select(0, pair)])
+    return edge_index, shift.index_select(0, keep)
 
 
-def _bounds(
-    positions: Tensor, counts: Tensor, starts: Tensor, members: Tensor
-) -> tuple[Tensor, Tensor]:
-    sizes = counts[members]
-    slot = torch.repeat_interleave(torch.arange(len(members), device=members.device), sizes)
-    atoms = positions[starts[members][slot] + _rank(sizes)]
-    index = slot[:, None].expand(-1, 3)
-    empty = torch.zeros((len(members), 3), dtype=positions.dtype, device=positions.device)
-    low = empty.scatter_reduce(0, index, atoms, "amin", include_self=False)
-    high = empty.scatter_reduce(0, index, atoms, "amax", include_self=False)
-    return low, high
+def _products(rows: Tensor, cells: Tensor, slot: Tensor) -> list[Tensor]:
+    """The three columns of ``rows`` (N, 3) times their cells; many small products are slow."""
+    a, b, c = rows.T.contiguous()
+    entries = cells.flatten(1).T.contiguous()
+    own = [entry.index_select(0, slot) for entry in entries]
+    return [a * own[k] + b * own[3 + k] + c * own[6 + k] for k in range(3)]
 
 
 def _rank(sizes: Tensor) -> Tensor:
@@ -198,18 +196,6 @@ def _rank(sizes: Tensor) -> Tensor:
     total = int(sizes.sum())
     begin = torch.repeat_interleave(torch.cumsum(sizes, 0) - sizes, sizes, output_size=total)
     return torch.arange(total, device=sizes.device) - begin
-
-
-def _chunks(costs: list[int]) -> list[tuple[int, int]]:
-    """Runs of structures whose candidates fit into memory together."""
-    runs, begin, total = [], 0, 0
-    for index, cost in enumerate(costs):
-        if index > begin and total + cost > _CHUNK:
-            runs.append((begin, index))
-            begin, total = index, 0
-        total += cost
-    runs.append((begin, len(costs)))
-    return runs
 
 
 def _complete_cells(cells: Tensor, pbc: Tensor) -> Tensor:

@@ -36,15 +36,31 @@ def refresh(batch: Batch, cutoff: float, skin: float) -> Tensor:
         cutoff + skin,
     )
     old = torch.nonzero(~atoms.index_select(0, batch.edge_index[0]))[:, 0]
-    edge_index = torch.cat([batch.edge_index.index_select(1, old), index[edges]], 1)
-    order = torch.argsort(edge_index[0], stable=True)
-    batch.edge_index = edge_index.index_select(1, order)
-    shifts = torch.cat([batch.shifts.index_select(0, old), shifts.to(batch.shifts)])
-    batch.shifts = shifts.index_select(0, order)
+    _merge(
+        batch,
+        (batch.edge_index.index_select(1, old), batch.shifts.index_select(0, old)),
+        (index[edges], shifts.to(batch.shifts)),
+    )
     batch.listed_positions = torch.where(atoms[:, None], batch.positions, batch.listed_positions)
     batch.listed_cells = torch.where(stale[:, None, None], batch.cells, batch.listed_cells)
     batch.stale = batch.stale & ~stale
     return hopeless
+
+
+def _merge(batch: Batch, old: tuple[Tensor, Tensor], new: tuple[Tensor, Tensor]) -> None:
+    """One list of two that are sorted by centre, each with all edges of the centres it has."""
+    size = len(batch.numbers)
+    counts = [torch.bincount(edges[0], minlength=size) for edges, _ in (old, new)]
+    begin = torch.cumsum(counts[0] + counts[1], 0) - counts[0] - counts[1]
+    total = old[0].shape[1] + new[0].shape[1]
+    edge_index, shifts = old[0].new_empty((2, total)), old[1].new_empty((total, 3))
+    for (edges, moves), own in zip((old, new), counts, strict=True):
+        offset = begin - (torch.cumsum(own, 0) - own)
+        place = torch.arange(edges.shape[1], device=edges.device)
+        place = place + offset.index_select(0, edges[0])
+        edge_index.index_copy_(1, place, edges)
+        shifts.index_copy_(0, place, moves)
+    batch.edge_index, batch.shifts = edge_index, shifts
 
 
 def _sound(batch: Batch, reach: float) -> Tensor:
