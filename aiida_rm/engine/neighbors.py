@@ -133,7 +133,7 @@ def neighbour_list(
     sizes = torch.unique_consecutive(cost // _CHUNK, return_counts=True)[1].tolist() or [0]
 
     edges, offsets = [], []
-    for centres in torch.arange(len(owner), device=device).split(sizes):
+    for centres in torch.split(torch.arange(len(owner), device=device), sizes):
         edge, offset = _edges_of(centres, owner, scaled, full, reach, pbc, counts, cutoff)
         edges.append(edge)
         offsets.append(offset)

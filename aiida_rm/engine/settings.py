@@ -13,10 +13,19 @@ from typing import Any, TypeVar
 from aiida_rm.engine.errors import SettingsError
 from aiida_rm.engine.knobs import describe, knob, parse, to_plain
 from aiida_rm.engine.settings_checks import check_starts
+from aiida_rm.engine.stages import (
+    CELL_MODES,
+    MOVES,
+    STAGE_KINDS,
+    Stage,
+    check_penalty,
+    check_stages,
+)
 
 __all__ = [
     "CELL_MODES",
     "MODES",
+    "MOVES",
     "SETTINGS",
     "STAGE_KINDS",
     "GenerateSettings",
@@ -149,56 +158,6 @@ class TrainSettings:
     threads: int = knob(1, "processor threads; 0: as many as torch finds", low=0, high=1024)
 
 
-STAGE_KINDS = ("fire", "jitter", "langevin", "hop")
-MOVES = ("jitter", "swap", "relocate")
-CELL_MODES = ("fixed", "shape", "hydrostatic", "free")
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One step of the way from a random start to a structure."""
-
-    kind: str = knob(
-        "fire",
-        "fire: relax; jitter: move atoms at random; langevin: dynamics at a temperature; hop: "
-        "cycles of a random move and fire",
-        choices=STAGE_KINDS,
-    )
-    cell: str = knob(
-        "free",
-        "fixed: as it is; shape: at constant volume; hydrostatic: at constant shape; free: shape "
-        "and volume (crystals only)",
-        choices=CELL_MODES,
-    )
-    fmax: float = knob(
-        5e-4, "converged when no force, nor the virial per atom, is larger", low=1e-12
-    )
-    max_steps: int = knob(500, "steps at most; hop: of one cycle; langevin: exactly so many", low=0)
-    amplitude: float = knob(
-        0.0, "jitter, hop: largest move of a coordinate", unit="angstrom", low=0, high=10
-    )
-    cycles: int = knob(10, "hop: how many moves are tried", low=0, high=1_000_000)
-    moves: tuple[str, ...] = knob(
-        ("jitter",),
-        "hop: each cycle takes one of them at random: jitter of all atoms, swap of two unlike "
-        "ones, or relocate: an atom of high E~ goes next to another one; twice named, twice as "
-        "often",
-        choices=MOVES,
-    )
-    temperature: float = knob(
-        0.0,
-        "langevin: at the first step; hop: of accepting what is higher, 0: never",
-        unit="angstrom^2",
-        low=0,
-    )
-    final_temperature: float = knob(
-        0.0, "langevin: at the last step, linear between", unit="angstrom^2", low=0
-    )
-    time_step: float = knob(0.2, "langevin: masses are 1", low=1e-6, high=10)
-    friction: float = knob(0.5, "langevin: share of the velocity lost in a unit of time", low=0)
-    pressure: float = knob(0.0, "E~ + pressure x volume is lowered", unit="1/angstrom")
-
-
 MODES = ("auto", "random", "composition", "molecule", "seeded")
 
 
@@ -298,7 +257,20 @@ class GenerateSettings:
     strain: float = knob(0.1, "mutate: largest component of the strain", low=0, high=0.4)
     swaps: int = knob(1, "mutate: exchanges of two unlike atoms", low=0, high=10_000)
     stages: tuple[Stage, ...] = knob((Stage(),), "the way from start to structure, in order")
-    batch_atoms: int = knob(1024, "atoms relaxed together, at most (one structure at least)", low=1)
+    batch_atoms: int = knob(
+        0,
+        "atoms relaxed together, at most (one structure at least); 0: 1024 on a processor, as many "
+        "as fit on a GPU",
+        low=0,
+    )
+    batch_edges: int = knob(0, "pairs of neighbours relaxed together, at most; 0: no limit", low=0)
+    penalty: str = knob(
+        "",
+        "added to E~: a torch function of the graph, or a class of ASE calculators, as "
+        "'package.module:name'",
+    )
+    penalty_weight: float = knob(1.0, "multiplies the penalty")
+    penalty_arguments: str = knob("{}", "keyword arguments of the penalty, as JSON")
     skin: float = knob(
         0.5,
         "neighbour lists serve until an atom has moved half of it",
@@ -382,28 +354,5 @@ def _check_together(settings: Any) -> None:
 
 def _check_generate(settings: GenerateSettings) -> None:
     check_starts(settings)
-    if not settings.stages:
-        raise SettingsError("'stages' is empty; give at least one, such as {kind: fire}")
-    if settings.stages[-1].kind != "fire":
-        raise SettingsError(
-            f"the last of 'stages' is '{settings.stages[-1].kind}'; end with {{kind: fire}}, or "
-            "the structures would not be relaxed"
-        )
-    for index, stage in enumerate(settings.stages):
-        _check_stage(stage, f"stages[{index}]", periodic=settings.periodic)
-
-
-def _check_stage(stage: Stage, name: str, *, periodic: bool) -> None:
-    if not periodic and stage.kind != "jitter" and stage.cell != "fixed":
-        raise SettingsError(
-            f"'{name}.cell' is '{stage.cell}', but molecules have no cell; use 'fixed'"
-        )
-    if stage.kind == "hop" and stage.cycles:
-        if not stage.moves:
-            raise SettingsError(f"'{name}.moves' is empty; name one, such as jitter")
-        if "jitter" in stage.moves and not stage.amplitude:
-            raise SettingsError(
-                f"'{name}.amplitude' is 0, so no cycle would move; give it, such as 0.5"
-            )
-    if stage.kind == "langevin" and not stage.temperature and not stage.final_temperature:
-        raise SettingsError(f"'{name}.temperature' is 0; give the one to begin with, such as 0.05")
+    check_stages(settings)
+    check_penalty(settings)

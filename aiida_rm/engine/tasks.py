@@ -121,7 +121,15 @@ def run_generate(job: Job) -> Outcome:
 
     from aiida_rm.engine.device import pick_device
     from aiida_rm.engine.potential import Potential
-    from aiida_rm.engine.relaxation import CONVERGED, EXPLODED, OUT_OF_STEPS, RelaxStatus, relax
+    from aiida_rm.engine.relaxation import (
+        CONVERGED,
+        EXPLODED,
+        NO_MEMORY,
+        OUT_OF_STEPS,
+        RelaxStatus,
+        load_penalty,
+        relax,
+    )
     from aiida_rm.engine.search import check_search, random_starts
 
     assert isinstance(job.settings, GenerateSettings)
@@ -133,15 +141,20 @@ def run_generate(job: Job) -> Outcome:
     path = job.optional(files.INPUT_FRAMES)
     given = Frames.load(path) if path else None
     check_search(s, potential.elements, potential.notes, given)
+    penalty = None
+    if s.penalty:
+        penalty = load_penalty(s.penalty, s.penalty_weight, s.penalty_arguments)
     indices = range(s.first_index, s.first_index + s.n_structures)
     starts, refused = random_starts(indices, s, potential.notes, given)
     impossible = {"impossible": list(refused), "why_impossible": next(iter(refused.values()), None)}
     ticker = _Ticker(job, "relaxing")
-    calls = 0
+    calls = halved = 0
 
     def on_step(status: RelaxStatus) -> None:
-        nonlocal calls
-        calls = status.force_calls
+        nonlocal calls, halved
+        if status.batch_halved > halved:
+            job.say("the memory ran out: the batch is halved")
+        calls, halved = status.force_calls, status.batch_halved
         ticker.count(status.finished, status.total, converged=status.converged, steps=calls)
 
     began = time.monotonic()
@@ -150,7 +163,9 @@ def run_generate(job: Job) -> Outcome:
         potential,
         s.stages,
         batch_atoms=s.batch_atoms,
+        batch_edges=s.batch_edges,
         skin=s.skin,
+        penalty=penalty,
         should_stop=job.should_stop,
         on_step=on_step,
     )
@@ -168,8 +183,10 @@ def run_generate(job: Job) -> Outcome:
             "converged": int((status == CONVERGED).sum()),
             "unconverged": int((status == OUT_OF_STEPS).sum()),
             "exploded": int((status == EXPLODED).sum()),
+            "too_large": int((status == NO_MEMORY).sum()),
             **impossible,
             "force_calls": calls,
+            "batch_halved": halved,
             "structures_per_second": len(found) / max(seconds, 1e-9),
         },
     )

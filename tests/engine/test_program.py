@@ -99,6 +99,7 @@ def test_every_task_leaves_results_metrics_and_its_output(chain: Path) -> None:
     summary = results(chain / "generate")["summary"]
     assert summary["n_structures"] == 6
     assert summary["converged"] + summary["unconverged"] + summary["exploded"] == 6
+    assert (summary["batch_halved"], summary["too_large"]) == (0, 0)
     scored = Frames.load(chain / "score" / files.OUTPUT_FRAMES)
     assert {"valid", "energy_per_atom", "match", "index"} <= set(scored.structure)
 
@@ -243,6 +244,12 @@ def spoil_settings(folder: Path, **knobs: Any) -> None:
             "do not fit",
         ),
         ("generate", lambda f: spoil_settings(f, device="cuda"), "bad_settings", "sees no GPU"),
+        (
+            "generate",
+            lambda f: spoil_settings(f, penalty="no_such_package:flat"),
+            "bad_settings",
+            "installed where the engine runs",
+        ),
         ("score", lambda f: shutil.rmtree(f / files.INPUT_FRAMES), "bad_frames", "not a folder"),
     ],
 )

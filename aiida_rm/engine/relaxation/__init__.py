@@ -1,11 +1,15 @@
 """Batched relaxation and sampling on a potential: the schedule's stages, structure by structure."""
 
-from aiida_rm.engine.relaxation.driver import (
-    CONVERGED,
-    EXPLODED,
-    OUT_OF_STEPS,
-    RelaxStatus,
-    relax,
-)
+from aiida_rm.engine.relaxation.driver import RelaxStatus, relax
+from aiida_rm.engine.relaxation.penalty import load_penalty
+from aiida_rm.engine.relaxation.results import CONVERGED, EXPLODED, NO_MEMORY, OUT_OF_STEPS
 
-__all__ = ["CONVERGED", "EXPLODED", "OUT_OF_STEPS", "RelaxStatus", "relax"]
+__all__ = [
+    "CONVERGED",
+    "EXPLODED",
+    "NO_MEMORY",
+    "OUT_OF_STEPS",
+    "RelaxStatus",
+    "load_penalty",
+    "relax",
+]

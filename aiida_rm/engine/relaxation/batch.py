@@ -53,6 +53,7 @@ class Batch:
     done: Tensor
     status: Tensor
     energy: Tensor
+    penalty: Tensor
     fmax: Tensor
     # Of hop: the last structure that was accepted, and the lowest.
     kept_positions: Tensor
@@ -88,6 +89,12 @@ class Batch:
         """(A,) 0, 1, 2... within each structure."""
         atoms = torch.arange(len(self.numbers), device=self.counts.device)
         return atoms - self.starts.index_select(0, self.owner)
+
+    @property
+    def edges(self) -> Tensor:
+        """(S,) listed edges of each structure."""
+        owners = self.owner.index_select(0, self.edge_index[0])
+        return torch.bincount(owners, minlength=len(self))
 
     def graph(self) -> Graph:
         """The structures as they are now, with the edges that are listed."""

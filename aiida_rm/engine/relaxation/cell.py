@@ -28,12 +28,18 @@ def allowed(matrices: Tensor, mode: Tensor, periodic: Tensor) -> Tensor:
     return torch.where(moving, matrices, 0.0)
 
 
-def pull(batch: Batch, stress: Tensor, pressure: Tensor, mode: Tensor) -> Tensor:
-    """(S, 3, 3) -d(E~ + pV) / d(N x strain) along the allowed directions."""
-    one = torch.eye(3, dtype=stress.dtype, device=stress.device)
-    volumes = torch.linalg.det(batch.cells).abs()
-    virial = (stress + pressure[:, None, None] * one) * volumes[:, None, None]
-    return allowed(-virial / batch.counts[:, None, None], mode, batch.pbc.all(1))
+def pull(batch: Batch, virial: Tensor, expansion: Tensor, mode: Tensor) -> Tensor:
+    """(S, 3, 3) minus the slope along N x strain, in the allowed directions.
+
+    Args:
+        batch: the structures.
+        virial: (S, 3, 3) slope of the energy along a strain.
+        expansion: (S,) p x V.
+        mode: (S,) of the cell.
+    """
+    one = torch.eye(3, dtype=virial.dtype, device=virial.device)
+    slope = virial + expansion[:, None, None] * one
+    return allowed(-slope / batch.counts[:, None, None], mode, batch.pbc.all(1))
 
 
 def deform(batch: Batch, moves: Tensor, strains: Tensor) -> None:

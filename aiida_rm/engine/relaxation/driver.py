@@ -4,21 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from aiida_rm.engine.frames import Frames
 from aiida_rm.engine.potential import Potential
-from aiida_rm.engine.relaxation import cell, fire, hop, langevin, lists, moves, noise
+from aiida_rm.engine.relaxation import cell, fire, hop, langevin, lists, moves
 from aiida_rm.engine.relaxation.batch import Batch
 from aiida_rm.engine.relaxation.field import Field, evaluate
+from aiida_rm.engine.relaxation.memory import Room, exhausted
+from aiida_rm.engine.relaxation.penalty import PenaltyFunction
+from aiida_rm.engine.relaxation.queue import Queue
+from aiida_rm.engine.relaxation.results import (
+    CONVERGED,
+    EXPLODED,
+    NO_MEMORY,
+    OUT_OF_STEPS,
+    Results,
+)
 from aiida_rm.engine.relaxation.schedule import HOP, JITTER, LANGEVIN, Schedule
 from aiida_rm.engine.settings import Stage
-
-CONVERGED, OUT_OF_STEPS, EXPLODED = 0, 1, 2
 
 #: Finished structures stay until they are this share of the batch: leaving costs a copy.
 _LEAVE_SHARE = 0.1
@@ -26,13 +32,23 @@ _LEAVE_SHARE = 0.1
 
 @dataclass(frozen=True)
 class RelaxStatus:
-    """For a progress line: structures done, in the batch, in all; force calls so far."""
+    """For a progress line.
+
+    Attributes:
+        finished: structures that are done.
+        converged: those of them that converged.
+        active: structures in the batch.
+        total: structures in all.
+        force_calls: so far, each for a whole batch.
+        batch_halved: how often the memory ran out, so that the batch was halved.
+    """
 
     finished: int
     converged: int
     active: int
     total: int
     force_calls: int
+    batch_halved: int
 
 
 def relax(
@@ -40,8 +56,10 @@ def relax(
     potential: Potential,
     stages: tuple[Stage, ...],
     *,
-    batch_atoms: int = 1024,
+    batch_atoms: int = 0,
+    batch_edges: int = 0,
     skin: float = 0.5,
+    penalty: PenaltyFunction | None = None,
     should_stop: Callable[[], str | None] = lambda: None,
     on_step: Callable[[RelaxStatus], None] = lambda _status: None,
 ) -> Frames:
@@ -55,17 +73,23 @@ def relax(
         potential: on its device and in its dtype, which the relaxation shares.
         stages: see :class:`settings.Stage`; a molecule's cell never moves. The last one is of kind
             fire.
-        batch_atoms: atoms under way together, at most (one structure at least).
+        batch_atoms: atoms under way together, at most (one structure at least); 0: 1,024 on a
+            processor, on a GPU as many as fit.
+        batch_edges: pairs of neighbours together, at most (one structure at least); 0: no limit.
         skin: extra radius of neighbour lists, in angstrom.
+        penalty: added to E~ (relaxation/penalty.py).
         should_stop: asked at every step; a reason ends the run with what is finished.
         on_step: told at every step.
 
     Returns:
         The structures that finished, in the order they came in, with the labels ``energy`` (E~
         alone), ``energy_per_atom``, ``fmax``, ``steps`` (of all stages) and ``status`` (0
-        converged, 1 out of steps, 2 exploded: these come back as they started).
+        converged, 1 out of steps, 2 exploded, 3 too large for the memory: the last two come back
+        as they started), and ``penalty`` if there is one.
     """
-    return _Relaxation(frames, potential, stages, batch_atoms, skin).run(should_stop, on_step)
+    room = Room(batch_atoms, potential.element_energy.device)
+    whole = _Relaxation(frames, potential, stages, room, batch_edges, skin, penalty)
+    return whole.run(should_stop, on_step)
 
 
 class _Relaxation:
@@ -74,133 +98,93 @@ class _Relaxation:
         frames: Frames,
         potential: Potential,
         stages: tuple[Stage, ...],
-        batch_atoms: int,
+        room: Room,
+        batch_edges: int,
         skin: float,
+        penalty: PenaltyFunction | None,
     ) -> None:
-        self.frames = frames
+        self.total = len(frames)
         self.potential = potential.requires_grad_(False)
-        self.batch_atoms = batch_atoms
+        self.room = room
         self.skin = skin
-        self.dtype = potential.element_energy.dtype
-        self.device = potential.element_energy.device
-        self.schedule = Schedule(stages, self.dtype, self.device)
+        self.penalty = penalty
+        dtype, device = potential.element_energy.dtype, potential.element_energy.device
+        self.queue = Queue(frames, room, batch_edges, dtype, device)
+        self.schedule = Schedule(stages, dtype, device)
         self.force_calls = 0
-        self.results: dict[int, dict[str, Any]] = {}
-        self.queue = iter(range(len(frames)))
-        self.waiting: int | None = next(self.queue, None)
+        self.results = Results(frames, penalty is not None)
 
     def run(
         self,
         should_stop: Callable[[], str | None],
         on_step: Callable[[RelaxStatus], None],
     ) -> Frames:
-        batch = self._enter(None)
+        batch = self._next(None)
         while batch is not None and len(batch):
-            self._step(batch)
-            converged = sum(r["status"] == CONVERGED for r in self.results.values())
-            on_step(
-                RelaxStatus(
-                    finished=len(self.results),
-                    converged=converged,
-                    active=len(batch),
-                    total=len(self.frames),
-                    force_calls=self.force_calls,
-                )
-            )
-            if should_stop():
-                self._leave(batch)
-                break
+            batch = self._step(batch)
+            on_step(self._status(batch))
+            stop = should_stop()
             finished = int(batch.done.sum())
-            if finished and (finished >= _LEAVE_SHARE * len(batch) or finished == len(batch)):
-                batch = self._enter(self._leave(batch))
-        return self._collect()
+            if stop or finished == len(batch) or finished > _LEAVE_SHARE * len(batch):
+                self.results.note(batch)
+                if stop:
+                    break
+                batch = self._next(batch.keep(~batch.done))
+        return self.results.frames_now()
 
-    def _enter(self, batch: Batch | None) -> Batch | None:
-        """Fill the batch from the queue."""
-        room = self.batch_atoms - (0 if batch is None else len(batch.numbers))
-        rows: list[int] = []
-        while self.waiting is not None:
-            size = int(self.frames.counts[self.waiting])
-            empty = not rows and (batch is None or not len(batch))
-            if size > room and not empty:
-                break
-            rows.append(self.waiting)
-            room -= size
-            self.waiting = next(self.queue, None)
-        if rows:
-            fresh = self._start(rows)
-            batch = fresh if batch is None else batch.join(fresh)
+    def _next(self, batch: Batch | None) -> Batch | None:
+        """The batch with others in the room that there is."""
+        batch = self.queue.fill(batch)
+        if batch is not None:
+            self._jitter(batch)
         return batch
 
-    def _start(self, rows: list[int]) -> Batch:
-        part = self.frames.select(rows)
-        count, atoms = len(rows), part.n_atoms
-
-        def real(value: Any) -> Tensor:
-            return torch.as_tensor(np.asarray(value), dtype=self.dtype, device=self.device)
-
-        def whole(value: Any) -> Tensor:
-            return torch.as_tensor(np.asarray(value), dtype=torch.int64, device=self.device)
-
-        def flags(value: bool) -> Tensor:
-            return torch.full((count,), value, device=self.device)
-
-        zeros, none = real(np.zeros(count)), whole(np.zeros(count))
-        positions, cells = real(part.positions), real(part.cells)
-        labels = part.structure
-        seeds = labels.get("seed", np.zeros(count, np.int64))
-        batch = Batch(
-            numbers=whole(part.numbers),
-            positions=positions,
-            velocities=real(np.zeros((atoms, 3))),
-            counts=whole(part.counts),
-            cells=cells,
-            pbc=torch.as_tensor(part.pbc, device=self.device),
-            cell_velocities=real(np.zeros((count, 3, 3))),
-            row=whole(rows),
-            key=noise.hashed(none, whole(seeds), whole(labels.get("index", rows))),
-            stage=none,
-            steps=none,
-            stage_steps=none,
-            cycle=none,
-            dt=torch.full_like(zeros, fire.START_DT),
-            alpha=torch.full_like(zeros, fire.START_ALPHA),
-            downhill=none,
-            started=flags(False),
-            done=flags(False),
-            status=none,
-            energy=zeros,
-            fmax=torch.full_like(zeros, torch.inf),
-            kept_positions=positions,
-            kept_atom_energy=positions[:, 0],
-            kept_cells=cells,
-            kept_value=zeros,
-            best_positions=positions,
-            best_cells=cells,
-            best_value=zeros,
-            edge_index=whole(np.zeros((2, 0))),
-            shifts=real(np.zeros((0, 3))),
-            listed_positions=positions,
-            listed_cells=cells,
-            stale=flags(True),
+    def _status(self, batch: Batch) -> RelaxStatus:
+        return RelaxStatus(
+            finished=int(self.results.finished.sum()),
+            converged=self.results.converged,
+            active=len(batch),
+            total=self.total,
+            force_calls=self.force_calls,
+            batch_halved=self.room.halved,
         )
-        self._jitter(batch)
-        return batch
 
-    def _step(self, batch: Batch) -> None:
-        """One force call for all, then each structure moves, changes stage, or is done."""
-        hopeless = lists.refresh(batch, self.potential.cutoff, self.skin)
-        field = evaluate(batch, self.potential, self.schedule)
-        self.force_calls += 1
-        field = replace(field, broken=field.broken | hopeless)
-        moving = self._judge(batch, field)
-        self._move(batch, field, moving)
+    def _step(self, batch: Batch) -> Batch:
+        """One force call for all, then each structure moves, changes stage, or is done.
+
+        Returns the batch, or what is left of it where not all fit into the memory.
+        """
+        try:
+            hopeless = lists.refresh(batch, self.potential.cutoff, self.skin)
+            if self.queue.batch_edges and not bool(self.queue.fitting(batch).all()):
+                return self.queue.split(batch)
+            field = evaluate(batch, self.potential, self.schedule, self.penalty)
+        except (RuntimeError, MemoryError) as error:
+            if not exhausted(error):
+                raise
+        else:
+            self.force_calls += 1
+            self.room.measure(len(batch.numbers))
+            field = replace(field, broken=field.broken | hopeless)
+            self._move(batch, field, self._judge(batch, field))
+            return batch
+        return self._shrink(batch)
+
+    def _shrink(self, batch: Batch) -> Batch:
+        """The memory did not suffice: half of the batch waits, or the only structure leaves."""
+        if len(batch) > 1:
+            self.room.halve(len(batch.numbers))
+            return self.queue.split(batch)
+        batch.status = torch.full_like(batch.status, NO_MEMORY)
+        batch.done = torch.ones_like(batch.done)
+        return batch
 
     def _judge(self, batch: Batch, field: Field) -> Tensor:
         """Who has come to the end of a descent, a stage, or the way; returns who moves on."""
         kind = self.schedule.kind[batch.stage]
         running = ~batch.done
         batch.energy = torch.where(running, field.energy, batch.energy)
+        batch.penalty = torch.where(running, field.penalty, batch.penalty)
         batch.fmax = torch.where(running, field.largest, batch.fmax)
         relaxed = (field.largest < self.schedule.fmax[batch.stage]) & (kind != LANGEVIN)
         spent = batch.stage_steps >= self.schedule.max_steps[batch.stage]
@@ -251,49 +235,3 @@ class _Relaxation:
         cell.deform(batch, shifts, strains)
         batch.steps = batch.steps + moving
         batch.stage_steps = batch.stage_steps + moving
-
-    def _leave(self, batch: Batch) -> Batch:
-        """Take the finished structures out and note their results."""
-        starts = (torch.cumsum(batch.counts, 0) - batch.counts).tolist()
-        counts = batch.counts.tolist()
-        positions = batch.positions.double().cpu().numpy()
-        cells = batch.cells.double().cpu().numpy()
-        for place in torch.nonzero(batch.done)[:, 0].tolist():
-            row = int(batch.row[place])
-            where = positions[starts[place] : starts[place] + counts[place]]
-            cell = cells[place]
-            if int(batch.status[place]) == EXPLODED:
-                # Its start again: a set holds finite numbers only.
-                start = self.frames[row]
-                where, cell = start.positions, start.cells[0]
-            self.results[row] = {
-                "positions": where.copy(),
-                "cell": cell.copy(),
-                "energy": float(batch.energy[place]),
-                "fmax": float(batch.fmax[place]),
-                "steps": int(batch.steps[place]),
-                "status": int(batch.status[place]),
-            }
-        return batch.keep(~batch.done)
-
-    def _collect(self) -> Frames:
-        rows = sorted(self.results)
-        part = self.frames.select(rows)
-        if not rows:
-            return part
-        found = [self.results[row] for row in rows]
-        energy = np.array([r["energy"] for r in found])
-        moved = replace(
-            part,
-            positions=np.concatenate([r["positions"] for r in found]),
-            cells=np.stack([r["cell"] for r in found]),
-        )
-        return moved.with_labels(
-            structure={
-                "energy": energy,
-                "energy_per_atom": energy / moved.counts,
-                "fmax": np.array([r["fmax"] for r in found]),
-                "steps": np.array([r["steps"] for r in found], np.int64),
-                "status": np.array([r["status"] for r in found], np.int8),
-            }
-        )

@@ -1,4 +1,4 @@
-"""What drives the structures: E~ and pressure, and their derivatives, in one call for all."""
+"""What drives the structures: E~, pressure and a penalty, with derivatives, in one call for all."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor
 from aiida_rm.engine.potential import Potential
 from aiida_rm.engine.relaxation import cell
 from aiida_rm.engine.relaxation.batch import Batch
+from aiida_rm.engine.relaxation.penalty import PenaltyFunction
 from aiida_rm.engine.relaxation.schedule import Schedule
 
 #: Forces beyond this mean that the structure exploded.
@@ -23,7 +24,8 @@ class Field:
     Attributes:
         energy: (S,) E~ alone.
         atom_energy: (A,) the atoms' shares of it.
-        value: (S,) what is lowered: E~ + pV.
+        penalty: (S,) the user's own, with its weight.
+        value: (S,) what is lowered: E~ + pV + penalty.
         forces: (A, 3) minus its slope along the atoms' positions.
         pull: (S, 3, 3) minus its slope along N x strain, where the cell may move.
         largest: (S,) the largest force of an atom, or row of ``pull``.
@@ -32,6 +34,7 @@ class Field:
 
     energy: Tensor
     atom_energy: Tensor
+    penalty: Tensor
     value: Tensor
     forces: Tensor
     pull: Tensor
@@ -39,23 +42,35 @@ class Field:
     broken: Tensor
 
 
-def evaluate(batch: Batch, potential: Potential, schedule: Schedule) -> Field:
+def evaluate(
+    batch: Batch,
+    potential: Potential,
+    schedule: Schedule,
+    penalty: PenaltyFunction | None = None,
+) -> Field:
     """The field at the structures as they are, each in its stage; the edges must be listed."""
     graph = batch.graph().within(potential.cutoff)
     found = potential(graph)
-    pressure = schedule.pressure[batch.stage]
-    pull = cell.pull(batch, found.stress, pressure, schedule.cell_mode[batch.stage])
     volumes = torch.where(graph.periodic, torch.linalg.det(batch.cells).abs(), 0.0)
-    largest = torch.zeros_like(found.energy).scatter_reduce(
-        0, batch.owner, torch.linalg.vector_norm(found.forces, dim=1), "amax"
+    forces, virial = found.forces, found.stress * volumes[:, None, None]
+    added = torch.zeros_like(found.energy)
+    if penalty is not None:
+        more = penalty(graph)
+        added, forces, virial = more.energy, forces + more.forces, virial + more.virial
+    pressure = schedule.pressure[batch.stage]
+    pull = cell.pull(batch, virial, pressure * volumes, schedule.cell_mode[batch.stage])
+    value = found.energy + pressure * volumes + added
+    largest = torch.zeros_like(value).scatter_reduce(
+        0, batch.owner, torch.linalg.vector_norm(forces, dim=1), "amax"
     )
     largest = torch.maximum(largest, torch.linalg.vector_norm(pull, dim=2).amax(1))
     return Field(
         energy=found.energy,
         atom_energy=found.atom_energy,
-        value=found.energy + pressure * volumes,
-        forces=found.forces,
+        penalty=added,
+        value=value,
+        forces=forces,
         pull=pull,
         largest=largest,
-        broken=~torch.isfinite(largest + found.energy) | (largest > _EXPLODED_FORCE),
+        broken=~torch.isfinite(largest + value) | (largest > _EXPLODED_FORCE),
     )

@@ -8,8 +8,9 @@ from torch import Tensor
 from aiida_rm.engine.neighbors import neighbour_list
 from aiida_rm.engine.relaxation.batch import Batch
 
-#: A cell with more images within reach has collapsed; its list would fill the memory.
-_MAX_IMAGES = 20_000
+#: A cell with more images within reach, or less volume an atom (cubic angstrom), has collapsed; its
+#: list would fill the memory.
+_MAX_IMAGES, _MIN_VOLUME = 20_000, 0.3
 
 
 def refresh(batch: Batch, cutoff: float, skin: float) -> Tensor:
@@ -64,13 +65,16 @@ def _merge(batch: Batch, old: tuple[Tensor, Tensor], new: tuple[Tensor, Tensor])
 
 
 def _sound(batch: Batch, reach: float) -> Tensor:
-    """(S,) whether positions and cell are finite, and the cell is no sliver."""
+    """(S,) whether positions and cell are finite, and the cell has not collapsed."""
     sums = batch.positions.sum(1) + batch.cells.sum((1, 2)).index_select(0, batch.owner)
     lost = torch.zeros_like(batch.counts).index_add(0, batch.owner, (~torch.isfinite(sums)).long())
     inverse, _ = torch.linalg.inv_ex(batch.cells)
     images = (2 * reach * torch.linalg.vector_norm(inverse, dim=1) + 1).prod(1)
     # A comparison with NaN is false.
-    sound: Tensor = (lost == 0) & (~batch.pbc.all(1) | (images < _MAX_IMAGES))
+    wide = (images < _MAX_IMAGES) & (
+        torch.linalg.det(batch.cells).abs() > _MIN_VOLUME * batch.counts
+    )
+    sound: Tensor = (lost == 0) & (~batch.pbc.all(1) | wide)
     return sound
 
 

@@ -1,0 +1,82 @@
+"""Structures that wait: those set aside, because not all had room, and the starts."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from aiida_rm.engine.frames import Frames
+from aiida_rm.engine.relaxation.batch import Batch
+from aiida_rm.engine.relaxation.entry import enter
+from aiida_rm.engine.relaxation.memory import Room
+
+
+class Queue:
+    """Fills batches up to a number of atoms (``room``) and of edges (0: any)."""
+
+    def __init__(
+        self,
+        frames: Frames,
+        room: Room,
+        batch_edges: int,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        self.frames = frames
+        self.room = room
+        self.batch_edges = batch_edges
+        self.dtype = dtype
+        self.device = device
+        self.aside: list[Batch] = []
+        self.next_row = 0
+
+    def fill(self, batch: Batch | None) -> Batch | None:
+        """Fill the batch: first with what was set aside, then with new starts."""
+        while self.aside:
+            waiting = self.aside.pop()
+            now = self.fitting(waiting, batch)
+            if bool(now.any()):
+                batch = _joined(batch, waiting.keep(now))
+            if not bool(now.all()):
+                self.aside.append(waiting.keep(~now))
+                return batch
+        atoms, edges = _sizes(batch)
+        # An atom has about as many neighbours as those in the batch.
+        most = self.batch_edges * atoms // edges if self.batch_edges and edges else self.room.atoms
+        room = min(self.room.atoms, most) - atoms
+        rows: list[int] = []
+        while self.next_row < len(self.frames):
+            size = int(self.frames.counts[self.next_row])
+            if size > room and (rows or atoms):
+                break
+            rows.append(self.next_row)
+            room -= size
+            self.next_row += 1
+        if rows:
+            batch = _joined(batch, enter(self.frames, rows, self.dtype, self.device))
+        return batch
+
+    def fitting(self, batch: Batch, beside: Batch | None = None) -> Tensor:
+        """(S,) which structures have room, also beside others; alone, the first always has."""
+        atoms, edges = _sizes(beside)
+        now = torch.cumsum(batch.counts, 0) + atoms <= self.room.atoms
+        if self.batch_edges:
+            now = now & (torch.cumsum(batch.edges, 0) + edges <= self.batch_edges)
+        if not atoms:
+            now[0] = True
+        return now
+
+    def split(self, batch: Batch) -> Batch:
+        """Go on with those that fit; the others wait."""
+        now = self.fitting(batch)
+        self.aside.append(batch.keep(~now))
+        return batch.keep(now)
+
+
+def _joined(batch: Batch | None, more: Batch) -> Batch:
+    return batch.join(more) if batch is not None and len(batch) else more
+
+
+def _sizes(batch: Batch | None) -> tuple[int, int]:
+    """Atoms and listed edges."""
+    return (0, 0) if batch is None else (len(batch.numbers), batch.edge_index.shape[1])

@@ -1,0 +1,63 @@
+"""What the structures have come to, noted as they leave."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from aiida_rm.engine.frames import Frames
+from aiida_rm.engine.relaxation.batch import Batch
+
+CONVERGED, OUT_OF_STEPS, EXPLODED, NO_MEMORY = 0, 1, 2, 3
+#: Labels of a structure, besides energy_per_atom.
+_LABELS = ("energy", "fmax", "steps", "status", "penalty")
+
+
+class Results:
+    """Room for all structures; each writes its own."""
+
+    def __init__(self, frames: Frames, penalised: bool) -> None:
+        self.frames = frames
+        self.positions = np.array(frames.positions)
+        self.cells = np.array(frames.cells)
+        self.finished = np.zeros(len(frames), bool)
+        kinds = {"steps": np.int64, "status": np.int8}
+        self.labels = {name: np.zeros(len(frames), kinds.get(name, float)) for name in _LABELS}
+        if not penalised:
+            del self.labels["penalty"]
+
+    @property
+    def converged(self) -> int:
+        """How many finished well."""
+        return int((self.labels["status"][self.finished] == CONVERGED).sum())
+
+    def note(self, batch: Batch) -> None:
+        """Write down the structures that are done; those without a sound end keep their start."""
+        rows = _plain(batch.row[batch.done])
+        status = _plain(batch.status[batch.done])
+        self.finished[rows] = True
+        for name, values in self.labels.items():
+            values[rows] = _plain(getattr(batch, name)[batch.done])
+        sound = batch.done & (batch.status < EXPLODED)
+        atoms = sound.index_select(0, batch.owner)
+        rows = rows[status < EXPLODED]
+        self.cells[rows] = _plain(batch.cells[sound].double())
+        counts = self.frames.counts[rows]
+        first = np.repeat(self.frames.ptr[rows] - (np.cumsum(counts) - counts), counts)
+        self.positions[first + np.arange(len(first))] = _plain(batch.positions[atoms].double())
+
+    def frames_now(self) -> Frames:
+        """Those that finished, in the order they came in, with their labels."""
+        whole = replace(self.frames, positions=self.positions, cells=self.cells)
+        part = whole.select(self.finished)
+        labels = {name: values[self.finished] for name, values in self.labels.items()}
+        labels["energy_per_atom"] = labels["energy"] / part.counts
+        return part.with_labels(structure=labels)
+
+
+def _plain(tensor: Tensor) -> NDArray[Any]:
+    return np.asarray(tensor.cpu().numpy())

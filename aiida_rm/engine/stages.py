@@ -1,0 +1,116 @@
+"""The way from a random start to a structure, as data: stages, and what is wrong with them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from aiida_rm.engine.errors import SettingsError
+from aiida_rm.engine.knobs import knob
+
+if TYPE_CHECKING:
+    from aiida_rm.engine.settings import GenerateSettings
+
+STAGE_KINDS = ("fire", "jitter", "langevin", "hop")
+MOVES = ("jitter", "swap", "relocate")
+CELL_MODES = ("fixed", "shape", "hydrostatic", "free")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the way from a random start to a structure."""
+
+    kind: str = knob(
+        "fire",
+        "fire: relax; jitter: move atoms at random; langevin: dynamics at a temperature; hop: "
+        "cycles of a random move and fire",
+        choices=STAGE_KINDS,
+    )
+    cell: str = knob(
+        "free",
+        "fixed: as it is; shape: at constant volume; hydrostatic: at constant shape; free: shape "
+        "and volume (crystals only)",
+        choices=CELL_MODES,
+    )
+    fmax: float = knob(
+        5e-4, "converged when no force, nor the virial per atom, is larger", low=1e-12
+    )
+    max_steps: int = knob(500, "steps at most; hop: of one cycle; langevin: exactly so many", low=0)
+    amplitude: float = knob(
+        0.0, "jitter, hop: largest move of a coordinate", unit="angstrom", low=0, high=10
+    )
+    cycles: int = knob(10, "hop: how many moves are tried", low=0, high=1_000_000)
+    moves: tuple[str, ...] = knob(
+        ("jitter",),
+        "hop: each cycle takes one of them at random: jitter of all atoms, swap of two unlike "
+        "ones, or relocate: an atom of high E~ goes next to another one; twice named, twice as "
+        "often",
+        choices=MOVES,
+    )
+    temperature: float = knob(
+        0.0,
+        "langevin: at the first step; hop: of accepting what is higher, 0: never",
+        unit="angstrom^2",
+        low=0,
+    )
+    final_temperature: float = knob(
+        0.0, "langevin: at the last step, linear between", unit="angstrom^2", low=0
+    )
+    time_step: float = knob(0.2, "langevin: masses are 1", low=1e-6, high=10)
+    friction: float = knob(0.5, "langevin: share of the velocity lost in a unit of time", low=0)
+    pressure: float = knob(0.0, "E~ + pressure x volume is lowered", unit="1/angstrom")
+
+
+def check_stages(settings: GenerateSettings) -> None:
+    """Refuse stages that would not do what they say.
+
+    Raises:
+        SettingsError: naming the stage, and what to change.
+    """
+    if not settings.stages:
+        raise SettingsError("'stages' is empty; give at least one, such as {kind: fire}")
+    if settings.stages[-1].kind != "fire":
+        raise SettingsError(
+            f"the last of 'stages' is '{settings.stages[-1].kind}'; end with {{kind: fire}}, or "
+            "the structures would not be relaxed"
+        )
+    for index, stage in enumerate(settings.stages):
+        _check_stage(stage, f"stages[{index}]", periodic=settings.periodic)
+
+
+def _check_stage(stage: Stage, name: str, *, periodic: bool) -> None:
+    if not periodic and stage.kind != "jitter" and stage.cell != "fixed":
+        raise SettingsError(
+            f"'{name}.cell' is '{stage.cell}', but molecules have no cell; use 'fixed'"
+        )
+    if stage.kind == "hop" and stage.cycles:
+        if not stage.moves:
+            raise SettingsError(f"'{name}.moves' is empty; name one, such as jitter")
+        if "jitter" in stage.moves and not stage.amplitude:
+            raise SettingsError(
+                f"'{name}.amplitude' is 0, so no cycle would move; give it, such as 0.5"
+            )
+    if stage.kind == "langevin" and not stage.temperature and not stage.final_temperature:
+        raise SettingsError(f"'{name}.temperature' is 0; give the one to begin with, such as 0.05")
+
+
+def check_penalty(settings: GenerateSettings) -> None:
+    """Refuse what can be known to be wrong without importing it.
+
+    Raises:
+        SettingsError: naming the knob, and what it must be.
+    """
+    try:
+        arguments = json.loads(settings.penalty_arguments)
+    except (ValueError, RecursionError) as error:
+        raise SettingsError(f"'penalty_arguments' is no JSON: {error}") from error
+    if not isinstance(arguments, dict):
+        raise SettingsError("'penalty_arguments' must be a table, such as {\"strength\": 2}")
+    module, _, name = settings.penalty.partition(":")
+    whole = all(part.isidentifier() for part in module.split("."))
+    if settings.penalty and not (whole and name.isidentifier()):
+        raise SettingsError(
+            f"'penalty' is '{settings.penalty}', must be 'package.module:name', such as "
+            "'mypackage.penalties:keep_flat'"
+        )
