@@ -141,7 +141,12 @@ def relaxed(way: str, starts: Frames, potential: Potential, knobs: dict[str, Any
     if way == "repulsion":
         return relax(starts, repulsion(potential), _FALL, batch_atoms=settings.batch_atoms)
     return relax(
-        starts, potential, settings.stages, batch_atoms=settings.batch_atoms, skin=settings.skin
+        starts,
+        potential,
+        settings.stages,
+        batch_atoms=settings.batch_atoms,
+        skin=settings.skin,
+        floor=settings.floor,
     )
 
 

@@ -88,6 +88,7 @@ def generate(potential: Potential, settings: GenerateSettings) -> Frames:
         settings.stages,
         batch_atoms=settings.batch_atoms,
         skin=settings.skin,
+        floor=settings.floor,
     )
 
 

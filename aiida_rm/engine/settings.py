@@ -271,6 +271,12 @@ class GenerateSettings:
     )
     penalty_weight: float = knob(1.0, "multiplies the penalty")
     penalty_arguments: str = knob("{}", "keyword arguments of the penalty, as JSON")
+    floor: float = knob(
+        -0.5,
+        "E~ per atom of a structure that falls lower is not believed, for no response is below 0: "
+        "it exploded",
+        unit="angstrom^2",
+    )
     skin: float = knob(
         0.5,
         "neighbour lists serve until an atom has moved half of it",

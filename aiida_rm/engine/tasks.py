@@ -166,6 +166,7 @@ def run_generate(job: Job) -> Outcome:
         batch_edges=s.batch_edges,
         skin=s.skin,
         penalty=penalty,
+        floor=s.floor,
         should_stop=job.should_stop,
         on_step=on_step,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -60,6 +61,7 @@ def relax(
     batch_edges: int = 0,
     skin: float = 0.5,
     penalty: PenaltyFunction | None = None,
+    floor: float = -math.inf,
     should_stop: Callable[[], str | None] = lambda: None,
     on_step: Callable[[RelaxStatus], None] = lambda _status: None,
 ) -> Frames:
@@ -78,6 +80,7 @@ def relax(
         batch_edges: pairs of neighbours together, at most (one structure at least); 0: no limit.
         skin: extra radius of neighbour lists, in angstrom.
         penalty: added to E~ (relaxation/penalty.py).
+        floor: E~ per atom of a structure that falls lower is not believed: it exploded.
         should_stop: asked at every step; a reason ends the run with what is finished.
         on_step: told at every step.
 
@@ -88,7 +91,7 @@ def relax(
         as they started), and ``penalty`` if there is one.
     """
     room = Room(batch_atoms, potential.element_energy.device)
-    whole = _Relaxation(frames, potential, stages, room, batch_edges, skin, penalty)
+    whole = _Relaxation(frames, potential, stages, room, batch_edges, skin, penalty, floor)
     return whole.run(should_stop, on_step)
 
 
@@ -102,12 +105,14 @@ class _Relaxation:
         batch_edges: int,
         skin: float,
         penalty: PenaltyFunction | None,
+        floor: float,
     ) -> None:
         self.total = len(frames)
         self.potential = potential.requires_grad_(False)
         self.room = room
         self.skin = skin
         self.penalty = penalty
+        self.floor = floor
         dtype, device = potential.element_energy.dtype, potential.element_energy.device
         self.queue = Queue(frames, room, batch_edges, dtype, device)
         self.schedule = Schedule(stages, dtype, device)
@@ -158,7 +163,7 @@ class _Relaxation:
             hopeless = lists.refresh(batch, self.potential.cutoff, self.skin)
             if self.queue.batch_edges and not bool(self.queue.fitting(batch).all()):
                 return self.queue.split(batch)
-            field = evaluate(batch, self.potential, self.schedule, self.penalty)
+            field = evaluate(batch, self.potential, self.schedule, self.penalty, self.floor)
         except (RuntimeError, MemoryError) as error:
             if not exhausted(error):
                 raise

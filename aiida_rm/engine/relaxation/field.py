@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -47,8 +48,12 @@ def evaluate(
     potential: Potential,
     schedule: Schedule,
     penalty: PenaltyFunction | None = None,
+    floor: float = -math.inf,
 ) -> Field:
-    """The field at the structures as they are, each in its stage; the edges must be listed."""
+    """The field at the structures as they are, each in its stage; the edges must be listed.
+
+    Those whose E~ per atom is below ``floor`` count as broken.
+    """
     graph = batch.graph().within(potential.cutoff)
     found = potential(graph)
     volumes = torch.where(graph.periodic, torch.linalg.det(batch.cells).abs(), 0.0)
@@ -72,5 +77,7 @@ def evaluate(
         forces=forces,
         pull=pull,
         largest=largest,
-        broken=~torch.isfinite(largest + value) | (largest > _EXPLODED_FORCE),
+        broken=~torch.isfinite(largest + value)
+        | (largest > _EXPLODED_FORCE)
+        | (found.energy < floor * batch.counts),
     )

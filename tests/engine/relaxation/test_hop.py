@@ -197,3 +197,23 @@ def test_what_a_cycle_breaks_is_taken_back() -> None:
     assert np.abs(found.positions).max() <= 2.0
     out = Frames.build([[1]], [[[5.0, 0, 0]]])
     assert relax(out, Cliff(waves), (hop, fall)).structure["status"][0] == EXPLODED
+
+
+def test_a_hole_in_the_potential_is_not_believed() -> None:
+    """Beyond a wall E~ falls without end: a hop there is taken back, a start there is lost."""
+
+    def hole(graph: Graph) -> torch.Tensor:
+        x = graph.positions[:, 0]
+        energy = torch.where(x > 1.5, -20 * (x - 1.5), graph.positions.square().sum(1))
+        return energy.new_zeros(graph.n_structures).index_add(0, graph.batch, energy)
+
+    frames = Frames.build([[1]] * 20, list(np.random.default_rng(4).uniform(-1, 1, (20, 1, 3))))
+    fall = Stage(cell="fixed", fmax=1e-3, max_steps=40)
+    way = (replace(fall, kind="hop", amplitude=3.0, cycles=8), fall)
+    believed = relax(frames, Formula(hole), way, skin=50.0)
+    assert believed.structure["energy"].min() < -10
+    found = relax(frames, Formula(hole), way, skin=50.0, floor=-0.5)
+    assert (found.structure["status"] == CONVERGED).all()
+    np.testing.assert_allclose(found.positions, 0, atol=1e-2)
+    lost = relax(Frames.build([[1]], [[[5.0, 0, 0]]]), Formula(hole), way, floor=-0.5)
+    assert lost.structure["status"][0] == EXPLODED
