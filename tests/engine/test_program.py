@@ -96,6 +96,10 @@ def test_every_task_leaves_results_metrics_and_its_output(chain: Path) -> None:
         np.mean([line["clipped"] for line in metrics(chain / "train")])
     )
     assert not (chain / "train" / files.OUTPUT_STATE).exists()
+    # Of the one stable cell behind all copies.
+    notes = Potential.load(chain / "train" / files.OUTPUT_POTENTIAL).notes
+    assert notes["pair_distances"] == {"C C": 1.545}
+    assert notes["formulas"] == {"C2": 1}
     summary = results(chain / "generate")["summary"]
     assert summary["n_structures"] == 6
     assert summary["converged"] + summary["unconverged"] + summary["exploded"] == 6

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from aiida_rm.engine.errors import SearchError, SettingsError
+from aiida_rm.engine.potential import Potential
+from aiida_rm.engine.relaxation import relax
 from aiida_rm.engine.search import check_search, random_starts
 from aiida_rm.engine.search.symmetry import (
     Dealer,
@@ -17,7 +21,7 @@ from aiida_rm.engine.search.symmetry import (
     space_group,
     symmetric_crystal,
 )
-from aiida_rm.engine.settings import GenerateSettings
+from aiida_rm.engine.settings import GenerateSettings, Stage
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +30,7 @@ def _pyxtal(request: pytest.FixtureRequest) -> None:
         pytest.importorskip("pyxtal")
 
 
-def keeps(number: int, kinds: Any, positions: Any, cell: Any) -> bool:
+def keeps(number: int, kinds: Any, positions: Any, cell: Any, limit: float = 1e-6) -> bool:
     """Whether every operation of the group maps the crystal on itself."""
     group = space_group(number)
     inside = positions @ np.linalg.inv(cell)
@@ -35,13 +39,13 @@ def keeps(number: int, kinds: Any, positions: Any, cell: Any) -> bool:
     for rotation, shift in zip(general.rotations, general.translations, strict=True):
         moved = ((inside @ group.primitive) @ rotation.T + shift) @ back
         gaps = moved[:, None] - inside[None]
-        same = (np.abs(gaps - np.round(gaps)) < 1e-6).all(-1) & (kinds[:, None] == kinds)
+        same = (np.abs(gaps - np.round(gaps)) < limit).all(-1) & (kinds[:, None] == kinds)
         if not same.any(1).all():
             return False
         # The operation must leave lengths alone as well.
         turned = np.linalg.inv(group.primitive) @ cell
         metric = turned @ turned.T
-        if not np.allclose(rotation.T @ metric @ rotation, metric, atol=1e-6):
+        if not np.allclose(rotation.T @ metric @ rotation, metric, atol=10 * limit):
             return False
     return True
 
@@ -103,6 +107,28 @@ def test_starts_with_symmetry(settings: GenerateSettings, notes: Any) -> None:
     rattled, _ = random_starts(range(40), replace(settings, rattle=0.05), notes)
     moved = rattled.positions - starts.positions
     assert moved.std() == pytest.approx(0.05, rel=0.1)
+
+
+def test_a_relaxation_keeps_symmetry_and_a_rattle_breaks_it() -> None:
+    folder = Path(__file__).parents[3] / "examples" / "potentials"
+    potential = Potential.load(folder / "diamond.safetensors", dtype=torch.float64)
+    settings = GenerateSettings(
+        seed=2, n_atoms=(4, 6), symmetry=1.0, space_groups=(62, 166, 194), volume_scale=(1.1, 1.4)
+    )
+    kept = {}
+    for rattle in (0.0, 0.05):
+        starts, _ = random_starts(range(6), replace(settings, rattle=rattle), potential.notes)
+        found = relax(starts, potential, (Stage(max_steps=60),))
+        moved = np.abs(found.cells - starts.cells).max((1, 2))
+        assert moved.min() > 1e-3
+        kept[rattle] = [
+            keeps(int(group), part.numbers, part.positions, part.cells[0], 1e-4)
+            for group, part in zip(
+                found.structure["start_spacegroup"], (found[i] for i in range(6)), strict=True
+            )
+        ]
+    assert all(kept[0.0])
+    assert not any(kept[0.05])
 
 
 def test_listed_groups_only(settings: GenerateSettings, notes: Any) -> None:
