@@ -65,12 +65,16 @@ def near_squares(
 
     Exact up to the distance that ``shifts`` were made for.
     """
-    gaps = first[:, None] - second[None]
+    return gap_squares(first[:, None] - second[None], cell, shifts, periodic=periodic)
+
+
+def gap_squares(gaps: Array, cell: Array, shifts: Array, *, periodic: bool = True) -> Array:
+    """(...) squared lengths of fractional gaps (..., 3), as :func:`near_squares`."""
     if periodic:
         gaps = gaps - np.round(gaps)
     if len(shifts) == 1:
         return np.asarray(((gaps @ cell) ** 2).sum(-1))
-    return np.asarray((((gaps[:, :, None] + shifts) @ cell) ** 2).sum(-1).min(-1))
+    return np.asarray((((gaps[..., None, :] + shifts) @ cell) ** 2).sum(-1).min(-1))
 
 
 def image_shifts(cell: Array, reach: float) -> Array:

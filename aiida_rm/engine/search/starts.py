@@ -29,6 +29,8 @@ Array = NDArray[Any]
 _CELL_TRIES = 60
 #: With each of them, learnt distances shrink to this share: dense compositions find a place, too.
 _SHRINK = 0.95
+#: Special positions become rarer by this factor with each try: they hold few of many atoms.
+_SPECIAL = 0.85
 #: Cells that are tried with a space group before another one is drawn.
 _GROUP_TRIES = 10
 #: Volumes over those of the training set, where its spread is not known.
@@ -187,7 +189,7 @@ class _Search:
                 dealer = Dealer(space_group(number), counts)
                 self._dealers[number, counts] = dealer
             nearest = self._nearest(kinds, attempt)
-            made = symmetric_crystal(rng, dealer, nearest, volume)
+            made = symmetric_crystal(rng, dealer, nearest, volume, _SPECIAL**attempt)
             if made is not None:
                 which, positions, cell = made
                 order = np.argsort(which, kind="stable")

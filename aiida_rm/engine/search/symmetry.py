@@ -15,13 +15,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aiida_rm.engine.cells import image_shifts, near_squares
+from aiida_rm.engine.cells import gap_squares, image_shifts, near_squares
 from aiida_rm.engine.errors import SettingsError
 from aiida_rm.engine.search.placing import is_sliver, shortest_vector
 
 Array = NDArray[Any]
-#: Places that are tried for the atoms of a Wyckoff position with free coordinates.
-_TRIES = 24
+#: Places that are tried for a Wyckoff position with free coordinates, block by block.
+_BLOCKS = (4, 24, 160)
+#: Nearer images of a point are one: it lies on a special position.
+_SAME = 1e-3
 #: Primitive vectors in units of the conventional ones, by centring (R: hexagonal axes, obverse).
 _PRIMITIVE = {
     "P": [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
@@ -38,15 +40,24 @@ class WyckoffPosition:
     """Points that the group maps on each other.
 
     Attributes:
-        size: atoms in a primitive cell.
         free: whether a coordinate can be chosen, so that several atoms may take the position.
-        rotations, translations: (m, 3, 3), (m, 3) operations of the conventional cell.
+        rotations, translations: (m, 3, 3), (m, 3), of a point in the conventional cell to its m
+            images in the primitive one.
     """
 
-    size: int
     free: bool
     rotations: Array
     translations: Array
+
+    @property
+    def size(self) -> int:
+        """Atoms in a primitive cell."""
+        return len(self.translations)
+
+    def orbits(self, points: Array) -> Array:
+        """(T, m, 3) images in the primitive cell of points (T, 3) in the conventional one."""
+        images = np.einsum("mij,tj->tmi", self.rotations, points) + self.translations
+        return np.asarray(images - np.floor(images))
 
 
 @dataclass(frozen=True)
@@ -86,19 +97,23 @@ def space_group(number: int) -> SpaceGroup:
 
     group = Group(number)
     primitive = np.array(_PRIMITIVE[str(group.symbol)[0]])
-    cells = round(1 / np.linalg.det(primitive))
-    positions = []
-    for position in group.Wyckoff_positions:
-        matrices = np.array([op.affine_matrix for op in position.ops])
-        positions.append(
-            WyckoffPosition(
-                size=len(matrices) // cells,
-                free=bool(np.any(matrices[0, :3, :3])),
-                rotations=matrices[:, :3, :3],
-                translations=matrices[:, :3, 3],
-            )
-        )
+    positions = [
+        _wyckoff_position(np.array([op.affine_matrix for op in position.ops]), primitive)
+        for position in group.Wyckoff_positions
+    ]
     return SpaceGroup(number, str(group.lattice_type), primitive, tuple(positions))
+
+
+def _wyckoff_position(matrices: Array, primitive: Array) -> WyckoffPosition:
+    """Of operations (M, 4, 4) in the conventional cell, those that differ in the primitive one."""
+    into = np.linalg.inv(primitive).T
+    rotations, translations = into @ matrices[:, :3, :3], matrices[:, :3, 3] @ into.T
+    generic = rotations @ np.array([0.1234, 0.2718, 0.4321]) + translations
+    gaps = generic[:, None] - generic[None]
+    same = (np.abs(gaps - np.round(gaps)) < 1e-6).all(-1)
+    first = np.argmax(same, axis=1) == np.arange(len(same))
+    free = bool(np.any(matrices[0, :3, :3]))
+    return WyckoffPosition(free, rotations[first], translations[first])
 
 
 def compatible_groups(counts: Sequence[int], among: Sequence[int] = ()) -> tuple[int, ...]:
@@ -159,8 +174,12 @@ class Dealer:
             found += self._takes(count - used * self.sizes[place], rest, place + 1)
         return found
 
-    def deal(self, rng: np.random.Generator) -> list[tuple[int, WyckoffPosition]]:
-        """Element (its place in the counts) and position of every orbit, in random order."""
+    def deal(self, rng: np.random.Generator, special: float) -> list[tuple[int, WyckoffPosition]]:
+        """Element (its place in the counts) and position of every orbit, in random order.
+
+        Each is any position that leaves a way to deal the rest; but only with probability
+        ``special`` if it is not one of the largest of these.
+        """
         unused = [p for p in self.group.positions if not p.free]
         free = [p for p in self.group.positions if p.free]
         stock, dealt = self.stock, []
@@ -172,6 +191,9 @@ class Dealer:
                     rest = stock if position.free else self._without(stock, position.size)
                     if position.size <= left and self._fits((left - position.size, *later), rest):
                         options.append((position, rest))
+                if rng.random() >= special:
+                    most = max(position.size for position, _ in options)
+                    options = [option for option in options if option[0].size == most]
                 position, stock = options[rng.integers(len(options))]
                 if not position.free:
                     unused = [p for p in unused if p is not position]
@@ -185,7 +207,11 @@ class Dealer:
 
 
 def symmetric_crystal(
-    rng: np.random.Generator, dealer: Dealer, nearest: Array, volume: float
+    rng: np.random.Generator,
+    dealer: Dealer,
+    nearest: Array,
+    volume: float,
+    special: float = 1.0,
 ) -> tuple[Array, Array, Array] | None:
     """One try at a random crystal of a space group.
 
@@ -194,6 +220,7 @@ def symmetric_crystal(
         dealer: the group and the counts of the elements.
         nearest: (K, K) smallest distances between the elements, in angstrom.
         volume: of the primitive cell, in cubic angstrom.
+        special: see :meth:`Dealer.deal`.
 
     Returns:
         Elements (n,) by their place in the counts, positions (n, 3) and the primitive cell (3, 3);
@@ -207,33 +234,22 @@ def symmetric_crystal(
         return None
     shifts = image_shifts(cell, float(nearest.max()))
     kinds, placed = np.zeros(0, int), np.zeros((0, 3))
-    for element, position in dealer.deal(rng):
-        for _ in range(_TRIES if position.free else 1):
-            points = _orbit(rng.random(3), position, group.primitive)
-            together = np.concatenate([placed, points])
-            owners = np.concatenate([kinds, np.full(len(points), element)])
-            squares = near_squares(points, together, cell, shifts)
-            own = np.arange(len(points))
-            squares[own, len(placed) + own] = np.inf
-            if len(points) == position.size and (squares >= nearest[element, owners] ** 2).all():
-                kinds, placed = owners, together
+    for element, position in dealer.deal(rng, special):
+        limits = nearest[element, kinds] ** 2
+        own = max(nearest[element, element], _SAME) ** 2
+        for block in _BLOCKS if position.free else (1,):
+            orbits = position.orbits(rng.random((block, 3)))
+            # All points of an orbit are alike: what holds for the first holds for all.
+            near = near_squares(orbits[:, 0], placed, cell, shifts)
+            inside = gap_squares(orbits[:, :1] - orbits[:, 1:], cell, shifts)
+            good = np.flatnonzero((near >= limits).all(1) & (inside >= own).all(1))
+            if len(good):
+                placed = np.concatenate([placed, orbits[good[0]]])
+                kinds = np.concatenate([kinds, np.full(position.size, element)])
                 break
         else:
             return None
     return kinds, placed @ cell, cell
-
-
-def _orbit(point: Array, position: WyckoffPosition, primitive: Array) -> Array:
-    """(m, 3) fractional coordinates in the primitive cell of the images of a point.
-
-    Fewer than the position's size where the point happens to lie on a special one.
-    """
-    images = np.einsum("mij,j->mi", position.rotations, point) + position.translations
-    inside = images @ np.linalg.inv(primitive)
-    inside -= np.floor(inside)
-    gaps = inside[:, None] - inside[None]
-    same = (np.abs(gaps - np.round(gaps)) < 1e-6).all(-1)
-    return np.asarray(inside[np.argmax(same, axis=1) == np.arange(len(inside))])
 
 
 def _random_lattice(rng: np.random.Generator, family: str) -> Array:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import spglib
 import torch
 
 from aiida_rm.engine.errors import SearchError, SettingsError
@@ -35,17 +36,17 @@ def keeps(number: int, kinds: Any, positions: Any, cell: Any, limit: float = 1e-
     group = space_group(number)
     inside = positions @ np.linalg.inv(cell)
     general = group.positions[0]
-    back = np.linalg.inv(group.primitive)
-    for rotation, shift in zip(general.rotations, general.translations, strict=True):
-        moved = ((inside @ group.primitive) @ rotation.T + shift) @ back
+    conventional = inside @ group.primitive
+    axes = np.linalg.inv(group.primitive) @ cell
+    metric = axes @ axes.T
+    for place, rotation in enumerate(group.primitive.T @ general.rotations):
+        # Lengths must stay as well.
+        if not np.allclose(rotation.T @ metric @ rotation, metric, atol=10 * limit):
+            return False
+        moved = general.orbits(conventional)[:, place]
         gaps = moved[:, None] - inside[None]
         same = (np.abs(gaps - np.round(gaps)) < limit).all(-1) & (kinds[:, None] == kinds)
         if not same.any(1).all():
-            return False
-        # The operation must leave lengths alone as well.
-        turned = np.linalg.inv(group.primitive) @ cell
-        metric = turned @ turned.T
-        if not np.allclose(rotation.T @ metric @ rotation, metric, atol=10 * limit):
             return False
     return True
 
@@ -63,6 +64,11 @@ def test_every_possible_group_comes_out(counts: tuple[int, ...]) -> None:
         assert tuple(np.bincount(kinds)) == counts
         assert abs(np.linalg.det(cell)) == pytest.approx(12.0 * sum(counts))
         assert keeps(number, kinds, positions, cell), number
+        # By an independent judge: the group is a subgroup of what there is.
+        found = spglib.get_symmetry(
+            (cell, positions @ np.linalg.inv(cell), kinds + 1), symprec=1e-4
+        )
+        assert len(found["rotations"]) % space_group(number).positions[0].size == 0, number
 
 
 def test_what_is_possible_is_known_exactly() -> None:
@@ -129,6 +135,13 @@ def test_a_relaxation_keeps_symmetry_and_a_rattle_breaks_it() -> None:
         ]
     assert all(kept[0.0])
     assert not any(kept[0.05])
+
+
+def test_many_atoms_with_symmetry(settings: GenerateSettings, notes: Any) -> None:
+    settings = replace(settings, symmetry=1.0, formulas=("Mg40Ti40O120",))
+    starts, impossible = random_starts(range(4), settings, notes)
+    assert impossible == {}
+    assert starts.counts.tolist() == [200] * 4
 
 
 def test_listed_groups_only(settings: GenerateSettings, notes: Any) -> None:
