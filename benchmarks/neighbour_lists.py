@@ -182,10 +182,7 @@ def main() -> None:
         Trainer(frames, TrainSettings(seed=given.seed, epochs=6, batch_atoms=256)).run().potential
     )
     settings = GenerateSettings(seed=given.seed, n_structures=given.structures)
-    notes = potential.notes
-    starts, _ = random_starts(
-        range(given.structures), settings, notes["composition"], notes["elemental_volumes"]
-    )
+    starts, _ = random_starts(range(given.structures), settings, potential.notes)
     figures: dict[str, Any] = {"structures": len(starts), "atoms": starts.n_atoms}
     rows: list[tuple[str, Any]] = list(figures.items())
     edges = set()
