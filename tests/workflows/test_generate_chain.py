@@ -73,6 +73,39 @@ def test_all_jobs_good(chain: Any, end: Any, diamond_frames: Frames) -> None:
     assert chain.outputs["frames"].creator.process_label == "merge_frames"
 
 
+def test_every_job_gets_the_structures_to_begin_with(
+    code: Any,
+    potential_data: Any,
+    diamond_frames: Frames,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    starts = FramesData(diamond_frames.select([0, 0, 0])).store()
+    process = instantiate_process(
+        get_manager().get_runner(),
+        GenerateWorkChain,
+        generate={
+            "code": code,
+            "potential": potential_data,
+            "starts": starts,
+            "settings": {"n_structures": 5, "mode": "seeded"},
+        },
+        n_jobs=2,
+    )
+    sent = []
+
+    def submit(_: Any, **inputs: Any) -> Any:
+        sent.append(inputs)
+        return job_node("generate", code.computer, {"settings": inputs["settings"]}, tmp_path)
+
+    monkeypatch.setattr(process, "submit", submit)
+    assert process.setup() is None
+    process.run_jobs()
+    assert [inputs["starts"].uuid for inputs in sent] == [starts.uuid] * 2
+    ranges = [(i["settings"]["first_index"], i["settings"]["n_structures"]) for i in sent]
+    assert ranges == [(0, 2), (2, 3)]
+
+
 def test_a_job_that_fails_is_tried_again_then_left_out(
     chain: Any, end: Any, diamond_frames: Frames
 ) -> None:
