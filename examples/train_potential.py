@@ -3,6 +3,7 @@
     python examples/train_potential.py diamond.safetensors
     python examples/train_potential.py molecules.safetensors qm7b.extxyz --epochs 30
     python examples/train_potential.py crystals.safetensors mp_pool.extxyz --epochs 20
+    python examples/train_potential.py x.safetensors mp_pool.extxyz --train '{"features": 48}'
 
 Without a dataset it is one diamond. The dataset is whatever ``rm`` reads (extxyz, CIF, csv, ASE
 db...); one without cells is taken as molecules. The potentials beside this file were made so.
@@ -11,6 +12,7 @@ db...); one without cells is taken as molecules. The potentials beside this file
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from dataclasses import replace
@@ -39,10 +41,13 @@ def main() -> int:
     parser.add_argument("dataset", type=Path, nargs="?", help="stable structures")
     parser.add_argument("--protocol", default="balanced", help="fast, balanced or stringent")
     parser.add_argument("--epochs", type=int, help="instead of the protocol's")
+    parser.add_argument("--samples", type=int, help="perturbed structures, instead")
+    parser.add_argument("--train", default="{}", help="JSON: other settings of the training")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     try:
-        train(given.output, stable(given.dataset), given.protocol, given.epochs, given.seed)
+        frames = stable(given.dataset)
+        train(given.output, frames, *settings(frames, given))
     except (EngineError, ValueError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1
@@ -62,15 +67,25 @@ def stable(dataset: Path | None) -> Frames:
     return frames
 
 
-def train(output: Path, frames: Frames, protocol: str, epochs: int | None, seed: int) -> None:
-    """Perturb and train with the settings that the loop would take."""
+def settings(frames: Frames, given: argparse.Namespace) -> tuple[PerturbSettings, TrainSettings]:
+    """What the loop would take by this protocol, and what is asked for instead."""
+    try:
+        asked = json.loads(given.train)
+    except ValueError as error:
+        raise ValueError(f"--train is not JSON: {error}") from error
     kinds = kinds_by(len(frames), molecules=not frames.pbc.any())
-    inputs = LoopWorkChain.get_protocol_inputs(protocol, kinds=kinds)
-    recipe = parse_settings(PerturbSettings, {**inputs["perturb"]["settings"], "seed": seed})
-    knobs = {**inputs["train"]["train"]["settings"], "seed": seed}
-    settings = parse_settings(
-        TrainSettings, knobs if epochs is None else {**knobs, "epochs": epochs}
-    )
+    inputs = LoopWorkChain.get_protocol_inputs(given.protocol, kinds=kinds)
+    recipe = {**inputs["perturb"]["settings"], "seed": given.seed}
+    knobs = {**inputs["train"]["train"]["settings"], "seed": given.seed, **asked}
+    if given.samples is not None:
+        recipe["samples"] = given.samples
+    if given.epochs is not None:
+        knobs["epochs"] = given.epochs
+    return parse_settings(PerturbSettings, recipe), parse_settings(TrainSettings, knobs)
+
+
+def train(output: Path, frames: Frames, recipe: PerturbSettings, settings: TrainSettings) -> None:
+    """Perturb, train, save."""
     began = time.monotonic()
     trainer = Trainer(perturb(frames, recipe), settings)
     outcome = trainer.run(
