@@ -122,6 +122,7 @@ class GenerateWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
         self.ctx.done = {}
         self.ctx.launched = []
         self.ctx.failed = {}
+        self.ctx.why = ""
         total = GenerateCalculation.settings_of(inputs).n_structures
         self.ctx.total = total
         jobs = self.inputs.n_jobs.value
@@ -165,6 +166,8 @@ class GenerateWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
                 self.ctx.done[key] = node.outputs.frames
                 if "results" in node.outputs:
                     self.out(f"results.{key}", node.outputs.results)
+                    summary = node.outputs.results.get_dict().get("summary") or {}
+                    self.ctx.why = summary.get("why_impossible") or self.ctx.why
                 if not node.is_finished_ok:
                     self.ctx.failed[key] = said
                     self.report(f"{key} <{node.pk}> ended with {said}; its structures are kept")
@@ -196,7 +199,8 @@ class GenerateWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
         missing = self.ctx.total - len(frames)
         if missing > 0:
             failed = ", ".join(sorted(self.ctx.failed))
-            reason = f"failed: {failed}" if failed else "no sensible random start was found"
+            impossible = f"no sensible start was found ({self.ctx.why})"
+            reason = f"failed: {failed}" if failed else impossible
             self.report(f"{missing} of {self.ctx.total} structures are missing: {reason}")
             return exit_with(
                 self,

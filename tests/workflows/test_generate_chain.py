@@ -43,13 +43,19 @@ def end(chain: Any, aiida_localhost: Any, tmp_path: Path) -> Any:
     retrieved.mkdir()
     (retrieved / "nothing").write_text("")
 
-    def make(key: str, status: int, frames: Frames | None = None) -> None:
+    def make(
+        key: str, status: int, frames: Frames | None = None, said: dict[str, Any] | None = None
+    ) -> None:
         settings = chain.ctx.settings[key]
         node = job_node("generate", aiida_localhost, {"settings": settings}, retrieved)
         if frames is not None:
             output = FramesData(frames)
             output.base.links.add_incoming(node, link_type=LinkType.CREATE, link_label="frames")
             output.store()
+        if said is not None:
+            told = orm.Dict(said)
+            told.base.links.add_incoming(node, link_type=LinkType.CREATE, link_label="results")
+            told.store()
         node.set_process_state(ProcessState.FINISHED)
         node.set_exit_status(status)
         node.set_exit_message("as the parser said")
@@ -118,6 +124,15 @@ def test_a_job_that_fails_is_tried_again_then_left_out(
     assert code.status == 701
     assert "2 of 4 structures are missing (failed: job_001)" in code.message
     assert len(chain.outputs["frames"]) == 2
+
+
+def test_impossible_starts_are_named(chain: Any, end: Any, diamond_frames: Frames) -> None:
+    end("job_000", 0, generated(diamond_frames.select([0, 0])))
+    summary = {"impossible": [3], "why_impossible": "random start 3: no room"}
+    end("job_001", 0, generated(diamond_frames, first=2), {"summary": summary})
+    code = chain.gather()
+    assert code.status == 701
+    assert "1 of 4 structures are missing (no sensible start was found (random" in code.message
 
 
 def test_what_a_cut_short_job_made_is_kept(chain: Any, end: Any, diamond_frames: Frames) -> None:
