@@ -112,22 +112,32 @@ class EngineCalculation(CalcJob):
         """Whether the computer's mpirun or srun starts the engine; None leaves it to the code."""
         return False
 
+    def processes(self) -> int:
+        """How many processes do the task together."""
+        return 1
+
+    def parameters(self) -> list[str]:
+        """What follows the name of the settings file on the command line."""
+        return []
+
     def prepare_for_submission(self, folder: Folder) -> CalcInfo:
         """Write settings.json with every knob, and say what goes and what comes back."""
         limit = self.inputs.metadata.options.get("max_wallclock_seconds")
-        content = {
+        content: dict[str, Any] = {
             "schema": files.SCHEMA_VERSION,
             "task": self.TASK,
             "settings": to_plain(self.settings_of(self.inputs)),
             "run": {"walltime_seconds": WALLTIME_MARGIN * limit if limit else None},
         }
+        if self.processes() > 1:
+            content["run"]["processes"] = self.processes()
         text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False)
         with folder.open(files.SETTINGS, "w", encoding="utf-8") as handle:
             handle.write(text + "\n")
 
         code = CodeInfo()
         code.code_uuid = self.inputs.code.uuid
-        code.cmdline_params = [self.TASK, files.SETTINGS]
+        code.cmdline_params = [self.TASK, files.SETTINGS, *self.parameters()]
         # Apart from the scheduler's streams: it looks for its own verdict in the first line there.
         code.stdout_name = files.STDOUT
         code.stderr_name = files.STDERR

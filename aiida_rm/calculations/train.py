@@ -84,13 +84,27 @@ class TrainCalculation(EngineCalculation):
 
     def with_mpi(self) -> bool | None:
         """Several processes train together when the resources ask for them."""
-        options = self.inputs.metadata.options
-        if options.get("withmpi") is not None or self.inputs.code.with_mpi is not None:
-            return None
-        resources = options["resources"]
+        return self.processes() > 1 if self._mpi_chosen() is None else None
+
+    def processes(self) -> int:
+        """What the resources ask for."""
+        resources = self.inputs.metadata.options["resources"]
         per_machine = resources.get("num_mpiprocs_per_machine") or 1
-        total = resources.get("tot_num_mpiprocs") or resources.get("num_machines", 1) * per_machine
-        return bool(total > 1)
+        return int(
+            resources.get("tot_num_mpiprocs") or resources.get("num_machines", 1) * per_machine
+        )
+
+    def parameters(self) -> list[str]:
+        """Without MPI the engine starts its processes itself, which it can on one machine."""
+        machines = self.inputs.metadata.options["resources"].get("num_machines", 1)
+        if self._mpi_chosen() is not False or self.processes() == 1 or machines > 1:
+            return []
+        return ["--processes", str(self.processes())]
+
+    def _mpi_chosen(self) -> bool | None:
+        """What the options, or else the code, say about MPI."""
+        option = self.inputs.metadata.options.get("withmpi")
+        return self.inputs.code.with_mpi if option is None else bool(option)
 
     def copies(self) -> list[tuple[str, str, str]]:
         """The structures; the weights or the state to begin with."""

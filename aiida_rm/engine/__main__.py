@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import subprocess
 import sys
 import time
 import traceback
@@ -20,6 +21,7 @@ from aiida_rm.engine.errors import DiskError, EngineError, SettingsError, recogn
 from aiida_rm.engine.files import RESULTS, SETTINGS, TASKS
 from aiida_rm.engine.job import Job, write_results
 from aiida_rm.engine.training.distributed import Team, find_place
+from aiida_rm.engine.training.start import end_others, start_others
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,27 +31,53 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "settings", nargs="?", type=Path, default=Path(SETTINGS), help="settings.json of the task"
     )
+    parser.add_argument(
+        "--processes",
+        type=int,
+        default=1,
+        metavar="N",
+        help="train: start so many processes here, where no mpirun, srun or torchrun does",
+    )
     parser.add_argument("--version", action="version", version=__version__)
     chosen = parser.parse_args(arguments)
     folder, began, team = chosen.settings.resolve().parent, time.monotonic(), Team()
+    others: list[subprocess.Popen[bytes]] = []
     try:
         team = Team(find_place(os.environ, folder))
         if team.leads:
             (folder / RESULTS).unlink(missing_ok=True)
-        _run(chosen.settings, chosen.task, team)
+        _check_processes(chosen.task, chosen.processes, team)
+        job = Job(chosen.settings, chosen.task, team)
+        if chosen.processes > team.size:
+            place, others = start_others(chosen.processes, chosen.settings)
+            job.team = team = Team(place)
+        job.check_processes()
+        _run(job)
     except Exception as error:  # noqa: BLE001 - a job must always say why it ended
         return _fail(folder, chosen.task, error, began, team)
+    finally:
+        end_others(others)
     return 0
 
 
-def _run(settings_file: Path, task: str, team: Team) -> None:
-    if team.size > 1 and task != "train":
+def _check_processes(task: str, wanted: int, team: Team) -> None:
+    count = max(team.size, wanted)
+    if count > 1 and task != "train":
         raise SettingsError(
-            f"'{task}' runs as one process, not {team.size}; start it without mpirun, srun or "
-            "torchrun, and share the work between jobs"
+            f"'{task}' runs as one process, not {count}; start it without mpirun, srun, torchrun "
+            "and --processes, and share the work between jobs"
         )
-    job = Job(settings_file, task, team)
+    if wanted < 1:
+        raise SettingsError(f"'--processes' is {wanted}, must be at least 1")
+    if team.size > 1 and wanted not in (1, team.size):
+        raise SettingsError(
+            f"'--processes' is {wanted}, but a launcher started {team.size} already; leave it out"
+        )
+
+
+def _run(job: Job) -> None:
     job.listen()
+    team, task = job.team, job.task
     # torch is loaded only now: bad settings are told at once.
     from aiida_rm.engine.device import describe_engine
     from aiida_rm.engine.tasks import RUNNERS

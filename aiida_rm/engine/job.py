@@ -54,6 +54,7 @@ class Job:
         ):
             raise SettingsError(f"'run.walltime_seconds' must be above 0, is {walltime!r}")
         self.walltime: float | None = walltime
+        self._processes = content.get("run", {}).get("processes")
         self._metrics: TextIO | None = None
         if not self.team.leads:
             return
@@ -62,6 +63,20 @@ class Job:
             _temporary(self.folder).write_bytes(b" " * _RESERVED_BYTES)
         except OSError as error:
             raise DiskError(f"the disk is full already ({error}); free some space") from error
+
+    def check_processes(self) -> None:
+        """Whether as many processes found each other as the job asked for.
+
+        Raises:
+            SettingsError: others, which would train several times over in the same folder.
+        """
+        if self._processes is not None and self._processes != self.team.size:
+            raise SettingsError(
+                f"the job is for {self._processes!r} processes, but this one is among "
+                f"{self.team.size}; the launcher is none that is known (torchrun, Open MPI, MPICH, "
+                "Intel MPI, SLURM), or starts another number. Switch `withmpi` off to have the "
+                "engine start them, or ask for one process"
+            )
 
     def path(self, name: str) -> Path:
         """A file or folder of the job."""

@@ -181,8 +181,12 @@ class EngineParser(Parser):
         return self.exit("ERROR_ENGINE_DIED", message=message)
 
     def _not_found(self, message: str) -> ExitCode:
-        computer = self.node.computer.label if self.node.computer else "the computer"
-        return self.exit("ERROR_ENGINE_NOT_FOUND", computer=computer, message=message)
+        computer = self.node.computer
+        launcher = computer.get_mpirun_command()[:1] if computer else []
+        if launcher and f"{launcher[0]}: " in message:
+            message += "; where there is none, set the option `withmpi` to False"
+        name = computer.label if computer else "the computer"
+        return self.exit("ERROR_ENGINE_NOT_FOUND", computer=name, message=message)
 
     def _errors(self) -> str:
         """The error streams of the engine and of the scheduler."""

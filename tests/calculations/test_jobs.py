@@ -271,8 +271,45 @@ def test_workers_and_an_idle_recipe_do_not_part_a_state_from_its_training(
 def test_trainings_alone_run_on_several_processes(
     task: str, options: dict[str, Any], expected: bool | None, inputs: Any, prepare: Any
 ) -> None:
-    info, _ = prepare(task, inputs(task, metadata={"options": options}))
+    info, content = prepare(task, inputs(task, metadata={"options": options}))
     assert info.codes_info[0].withmpi is expected
+    several = task == "train" and "resources" in options
+    assert content["run"].get("processes") == (2 if several else None)
+
+
+@pytest.mark.parametrize(
+    ("resources", "withmpi", "own"),
+    [
+        ({"num_machines": 1, "num_mpiprocs_per_machine": 3}, False, ["--processes", "3"]),
+        ({"num_machines": 1, "num_mpiprocs_per_machine": 3}, True, []),
+        ({"num_machines": 1, "num_mpiprocs_per_machine": 3}, None, []),
+        ({"num_machines": 1, "num_mpiprocs_per_machine": 1}, False, []),
+        # The engine cannot start anything on another machine; the code may.
+        ({"num_machines": 2, "num_mpiprocs_per_machine": 2}, False, []),
+    ],
+)
+@pytest.mark.parametrize("by_code", [False, True])
+def test_without_mpi_the_engine_starts_the_processes(
+    resources: dict[str, int],
+    withmpi: bool | None,
+    own: list[str],
+    by_code: bool,
+    inputs: Any,
+    prepare: Any,
+    installed: Any,
+) -> None:
+    options = {"resources": resources}
+    given = inputs("train", metadata={"options": options})
+    if by_code:
+        given["code"] = orm.InstalledCode(
+            computer=installed.computer, filepath_executable="/opt/engine", with_mpi=withmpi
+        ).store()
+    elif withmpi is not None:
+        options["withmpi"] = withmpi
+    info, content = prepare("train", given)
+    assert info.codes_info[0].cmdline_params == ["train", "settings.json", *own]
+    total = resources["num_machines"] * resources["num_mpiprocs_per_machine"]
+    assert content["run"].get("processes") == (total if total > 1 else None)
 
 
 def test_warm_start_must_have_the_shape_of_the_settings(

@@ -88,6 +88,14 @@ def test_a_missing_engine_is_told_apart(case: Any, name: str, content: bytes) ->
     assert content.decode().strip() in code.message
 
 
+def test_a_missing_launcher_is_told(case: Any) -> None:
+    said = "_aiidasubmit.sh: line 8: mpirun: command not found\n"
+    (case[0].retrieved / files.STDERR).write_text(said)
+    _, code = case[0].parse()
+    assert code.status == 102
+    assert f"{said.strip()}; where there is none, set the option `withmpi` to False" in code.message
+
+
 def test_a_missing_package_is_a_missing_engine(case: Any) -> None:
     said = "ModuleNotFoundError: No module named 'torch'"
     write_results(case[0].retrieved, failed(case[0].task, "internal", said))
