@@ -20,38 +20,15 @@ from aiida_rm.engine.__main__ import main
 from aiida_rm.engine.frames import Frames
 from aiida_rm.engine.labels import GENERATED
 from aiida_rm.engine.potential import Potential
+from tests.engine.program import TRAIN, metrics, prepare, results
 
 PERTURB = {"samples": 40, "seed": 1}
-TRAIN = {
-    "epochs": 3,
-    "cutoff": 3.2,
-    "channels": 3,
-    "radial": 4,
-    "l_max": 1,
-    "hidden": [6],
-    "threads": 1,
-}
 GENERATE = {
     "n_structures": 6,
     "n_atoms": [2, 3],
     "threads": 1,
     "stages": [{"cell": "shape", "max_steps": 15}],
 }
-
-
-def prepare(folder: Path, task: str, settings: dict[str, Any], **run: Any) -> Path:
-    folder.mkdir(exist_ok=True)
-    content = {"schema": 1, "task": task, "settings": settings, "run": run}
-    (folder / files.SETTINGS).write_text(json.dumps(content))
-    return folder / files.SETTINGS
-
-
-def results(folder: Path) -> dict[str, Any]:
-    return dict(json.loads((folder / files.RESULTS).read_text()))
-
-
-def metrics(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / files.METRICS).read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")

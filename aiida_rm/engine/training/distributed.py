@@ -50,6 +50,7 @@ class Place:
         local_rank: number on its machine, which picks the GPU.
         address: machine of process 0.
         port: where it listens.
+        job: what tells it from others that listen on the same machine.
     """
 
     rank: int = 0
@@ -57,6 +58,7 @@ class Place:
     local_rank: int = 0
     address: str = "localhost"
     port: int = 29500
+    job: str = ""
 
 
 def find_place(environment: Mapping[str, str], folder: Path) -> Place:
@@ -77,8 +79,8 @@ def find_place(environment: Mapping[str, str], folder: Path) -> Place:
     try:
         rank, size = int(environment[names[0]]), int(environment[names[1]])
         local = int(environment.get(names[2], rank))
-        job = ":".join(environment.get(name, "") for name in _JOBS)
-        derived = 20_000 + zlib.crc32(f"{job}:{folder}".encode()) % 12_000
+        job = ":".join([*(environment.get(name, "") for name in _JOBS), str(folder)])
+        derived = 20_000 + zlib.crc32(job.encode()) % 12_000
         port = int(environment.get("MASTER_PORT", derived))
     except ValueError as error:
         raise SettingsError(
@@ -88,7 +90,7 @@ def find_place(environment: Mapping[str, str], folder: Path) -> Place:
         raise SettingsError(f"'{names[0]}' is {rank} of {size} processes; mend the launcher")
     if size == 1:
         return Place()
-    return Place(rank, size, local, _first_machine(environment, size), port)
+    return Place(rank, size, local, _first_machine(environment, size), port, job)
 
 
 def _first_machine(environment: Mapping[str, str], size: int) -> str:
@@ -153,9 +155,11 @@ class Team:
                 # torchrun's agent listens already.
                 is_master=self.leads and not _agent_listens(),
                 timeout=wait,
+                # Whoever comes may be of another job; the group below waits for its own.
+                wait_for_workers=False,
             )
             attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-            self._store = PrefixStore(f"aiida-rm/{attempt}", server)
+            self._store = PrefixStore(f"aiida-rm/{self.place.job}/{attempt}", server)
             dist.init_process_group(
                 "nccl" if graphics else "gloo",
                 store=PrefixStore("group", self._store),
@@ -256,7 +260,8 @@ class Team:
         word = {"rank": self.rank, "code": error.code, "message": str(error)}
         # Without process 0 there is nobody to tell.
         with contextlib.suppress(RuntimeError, ValueError):
-            self._store.set(_FAILURE, json.dumps(word))
+            # The first one counts: the others only repeat what they heard.
+            self._store.compare_set(_FAILURE, "", json.dumps(word))
         return True
 
     def _reduce(self, flat: torch.Tensor) -> None:

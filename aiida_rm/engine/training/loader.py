@@ -75,6 +75,8 @@ class Loader:
             EngineError: a worker failed.
             RuntimeError: a worker ended; torch may raise this at any other time, too.
         """
+        if not len(rows):
+            return []  # more processes than structures in the batch
         if self._sent and self._sent[0] == (epoch, batch):
             self._sent.popleft()
             return self._receive(rows, limit)

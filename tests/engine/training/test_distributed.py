@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,26 +17,21 @@ import torch
 
 from aiida_rm.engine import files
 from aiida_rm.engine.__main__ import main
-from aiida_rm.engine.errors import OutOfMemoryError, SettingsError, by_code
+from aiida_rm.engine.errors import FramesError, OutOfMemoryError, SettingsError, by_code
 from aiida_rm.engine.potential import Potential
+from aiida_rm.engine.training import start as start_module
 from aiida_rm.engine.training.distributed import Place, Team, find_place, first_host
-from tests.engine.test_program import metrics, prepare, results
-from tests.engine.training.test_trainer import crystals, stable_crystals
+from aiida_rm.engine.training.start import end_others
+from tests.engine import program
+from tests.engine.program import metrics, prepare, results
+from tests.engine.training.test_trainer import crystals, stable_crystals, untimed
 
-TRAIN = {
-    "epochs": 3,
-    "cutoff": 3.2,
-    "channels": 3,
-    "radial": 4,
-    "l_max": 1,
-    "hidden": [6],
-    "threads": 1,
-    "dtype": "float64",
-    "batch_atoms": 60,
-}
+#: In double precision, to be compared; several batches an epoch.
+TRAIN = {**program.TRAIN, "dtype": "float64", "batch_atoms": 60}
 HERE = Path("/scratch/job")
-#: A test that hangs fails long before the engine's own patience ends.
-LIMIT = 120
+#: A test that hangs fails before the engine's own patience ends; starting takes seconds, but
+#: minutes where many others run.
+LIMIT = 600
 
 
 @pytest.mark.parametrize(
@@ -159,6 +155,20 @@ def test_an_error_keeps_its_kind_on_the_way() -> None:
     assert by_code("never heard", "x").code == "internal"
 
 
+def test_the_first_failure_counts() -> None:
+    """Others hear of it and fail as well; what they say then must not hide why."""
+    teams = [Team(Place(rank, 3)) for rank in range(3)]
+    store = torch.distributed.HashStore()
+    for team in teams:
+        team._store = store
+    assert teams[2].tell(FramesError("structure 7 is of cheese"))
+    with pytest.raises(FramesError) as heard:
+        teams[1]._raise_failure()
+    teams[1].tell(heard.value)
+    with pytest.raises(FramesError, match=r"^process 2 of 3: structure 7 is of cheese$"):
+        teams[0]._raise_failure()
+
+
 # Real processes.
 
 
@@ -171,7 +181,12 @@ def folder(at: Path, **settings: Any) -> Path:
 
 
 def launch(
-    file: Path, *, count: int = 2, only: int = 1, **more: str
+    file: Path,
+    *,
+    count: int = 2,
+    only: int = 1,
+    command: Sequence[str] = (),
+    **more: str,
 ) -> list[subprocess.Popen[str]]:
     """Processes as mpirun would start them; ``more`` is for the environment of one alone."""
     processes = []
@@ -183,10 +198,10 @@ def launch(
             "OMPI_COMM_WORLD_LOCAL_RANK": str(rank),
             **{name: value for name, value in more.items() if rank == only},
         }
-        command = [sys.executable, "-m", "aiida_rm.engine", "train", str(file)]
+        program = [sys.executable, "-m", "aiida_rm.engine", "train", str(file)]
         processes.append(
             subprocess.Popen(
-                command,
+                command or program,
                 env=environment,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -194,6 +209,12 @@ def launch(
             )
         )
     return processes
+
+
+def meddle(at: Path, code: str) -> dict[str, str]:
+    """An environment in which every Python begins with some code."""
+    (at / "sitecustomize.py").write_text(code)
+    return {"PYTHONPATH": f"{at}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
 
 
 def finish(processes: list[subprocess.Popen[str]]) -> tuple[list[int], list[str]]:
@@ -254,6 +275,94 @@ def test_mpirun_variables_stop_and_resume(alone: Path, tmp_path: Path) -> None:
     assert [line["epoch"] for line in metrics(parts)] == [1, 2, 3]
 
 
+#: The walltime is over after so many steps.
+CUT = """
+from aiida_rm.engine.job import Job
+calls = iter(range(1, 10**6))
+Job.should_stop = lambda job: 'walltime' if next(calls) == {step} else None
+"""
+
+
+#: Epochs of 3 steps.
+SEVERAL = {"batch_atoms": 160, "epochs": 3, "recipe": {"samples": 60, "min_atoms": 8}}
+#: A training, and others that are cut after some steps and go on, all by the same processes.
+TWICE = """
+import os, sys
+from pathlib import Path
+from aiida_rm.engine.frames import Frames
+from aiida_rm.engine.job import Job
+from aiida_rm.engine.training.distributed import Team, find_place
+from aiida_rm.engine.training.trainer import Trainer
+file = Path(sys.argv[1])
+team = Team(find_place(os.environ, file.parent))
+job = Job(file, 'train', team)
+team.join('cpu')
+frames = Frames.load(job.path('input_frames'))
+def run(name, stop=None, state=None):
+    trainer = Trainer(frames, job.settings, team=team)
+    if state:
+        trainer.restore(state)
+    # Only the second process wants to stop.
+    reached = lambda: 'walltime' if trainer.progress.step + 1 == stop and team.rank else None
+    checkpoint = job.path(name + '.state')
+    outcome = trainer.run(reached, checkpoint=checkpoint)
+    assert outcome.stop_reason == ('walltime' if stop else 'completed')
+    team.sum([0])
+    if team.leads:
+        outcome.potential.save(job.path(name))
+    return checkpoint
+run('whole')
+for step in (2, 3, 5):
+    run(f'resumed-{step}', state=run('cut', stop=step))
+team.leave()
+"""
+
+
+@pytest.mark.parametrize("draw", ["fresh", "stored"])
+def test_cut_anywhere_and_resumed(draw: str, tmp_path: Path) -> None:
+    """Two processes give the same bytes again: within an epoch, at its end, in the next one."""
+    file = folder(tmp_path, draw=draw, **SEVERAL)
+    code = tmp_path / "twice.py"
+    code.write_text(TWICE)
+    codes, said = finish(launch(file, command=[sys.executable, str(code), str(file)]))
+    assert codes == [0, 0], said
+    whole = (tmp_path / "whole").read_bytes()
+    for step in (2, 3, 5):
+        assert (tmp_path / f"resumed-{step}").read_bytes() == whole, step
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("draw", "step"), [("fresh", 5), ("fresh", 6), ("stored", 4)])
+def test_cut_with_workers_and_resumed(draw: str, step: int, tmp_path: Path) -> None:
+    """The same with the program: what the workers were ahead of comes again as it was."""
+    settings = {**SEVERAL, "workers": 1, "draw": draw}
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert finish(launch(folder(whole, **settings)))[0] == [0, 0]
+    file = folder(parts, **settings)
+    cut = meddle(tmp_path, CUT.format(step=step))
+    assert finish(launch(file, only=step % 2, **cut))[0] == [0, 0]
+    assert results(parts)["stop_reason"] == "walltime"
+    assert results(parts)["summary"]["steps"] == step
+    (parts / files.OUTPUT_STATE).replace(parts / files.INPUT_STATE)
+    assert finish(launch(file))[0] == [0, 0]
+    assert results(parts)["summary"]["steps"] == results(whole)["summary"]["steps"] == 9
+    made = [(at / files.OUTPUT_POTENTIAL).read_bytes() for at in (whole, parts)]
+    assert made[0] == made[1]
+    for one, other in zip(metrics(whole), metrics(parts), strict=True):
+        assert untimed(one) == untimed(other)
+
+
+def test_more_processes_than_structures_in_a_batch(tmp_path: Path) -> None:
+    """Who has nothing to do waits for the others."""
+    settings = {"batch_atoms": 1, "epochs": 2, "draw": "fresh", "validation_fraction": 0.2}
+    settings["recipe"] = {"samples": 5, "min_atoms": 8}
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert main(["train", str(folder(one, **settings))]) == 0
+    assert finish(launch(folder(two, **settings)))[0] == [0, 0]
+
+    assert close(one, two)
+
+
 def test_a_signal_to_one_stops_all(tmp_path: Path) -> None:
     file = folder(tmp_path, epochs=100_000, draw="fresh", recipe={"samples": 60, "min_atoms": 8})
     processes = launch(file)
@@ -267,21 +376,21 @@ def test_a_signal_to_one_stops_all(tmp_path: Path) -> None:
     assert (tmp_path / files.OUTPUT_STATE).exists()
 
 
+#: The end of the first epoch fails.
+SPOILT = """
+from aiida_rm.engine import errors
+from aiida_rm.engine.training import trainer as training
+def spoilt(*_, **__):
+    raise errors.FramesError('structure 7 is of cheese')
+training.Trainer._end_epoch = spoilt
+"""
+
+
 @pytest.mark.parametrize("rank", [0, 1])
 def test_an_error_of_one_ends_all_with_one_message(tmp_path: Path, rank: int) -> None:
     file = folder(tmp_path, epochs=100_000)
-    broken = tmp_path / "sitecustomize.py"
-    broken.write_text(
-        "import os\n"
-        "if os.environ.get('SPOIL'):\n"
-        "    from aiida_rm.engine import errors\n"
-        "    from aiida_rm.engine.training import trainer as training\n"
-        "    def spoilt(*_, **__):\n"
-        "        raise errors.FramesError('structure 7 is of cheese')\n"
-        "    training.Trainer._end_epoch = spoilt\n"
-    )
-    path = f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
-    codes, said = finish(launch(file, only=rank, SPOIL="1", PYTHONPATH=path))
+    spoilt = meddle(tmp_path, SPOILT)
+    codes, said = finish(launch(file, only=rank, **spoilt))
     assert codes == [1, 1]
     error = results(tmp_path)["error"]
     assert error["code"] == "bad_frames"
@@ -309,9 +418,72 @@ def test_a_killed_process_ends_the_others(tmp_path: Path) -> None:
     assert "ended without a word" in results(tmp_path)["error"]["message"]
 
 
+def start(file: Path, *more: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The program, which starts the second process itself."""
+    return subprocess.run(
+        [sys.executable, "-m", "aiida_rm.engine", "train", str(file), "--processes", "2", *more],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=False,
+    )
+
+
+def test_the_engine_starts_the_others(alone: Path, tmp_path: Path) -> None:
+    file = folder(tmp_path)
+    prepare(tmp_path, "train", TRAIN, processes=2)
+    done = start(file)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("epoch 1 of 3") == 1
+    assert results(tmp_path)["summary"]["processes"] == 2
+    assert close(alone, tmp_path)
+
+
+def test_an_error_of_one_that_the_engine_started(tmp_path: Path) -> None:
+    spoilt = "import os\nif os.environ.get('RANK') == '1':" + SPOILT.replace("\n", "\n    ")
+    done = start(folder(tmp_path, epochs=100_000), **meddle(tmp_path, spoilt))
+    assert done.returncode == 1
+    assert results(tmp_path)["error"]["code"] == "bad_frames"
+    assert done.stderr.strip() == "aiida-rm-engine: process 1 of 2: structure 7 is of cheese"
+
+
+def test_bad_settings_start_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    file = folder(tmp_path, epochs=0)
+    assert main(["train", str(file), "--processes", "2"]) == 1
+    assert capfd.readouterr().err.count("aiida-rm-engine: ") == 1
+
+
+def test_another_number_of_processes_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A launcher that is not known would train twice in the same folder."""
+    file = prepare(tmp_path, "train", TRAIN, processes=2)
+    assert main(["train", str(file)]) == 1
+    assert "for 2 processes, but this one is among 1" in results(tmp_path)["error"]["message"]
+    assert main(["train", str(file), "--processes", "0"]) == 1
+    assert "'--processes' is 0" in results(tmp_path)["error"]["message"]
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    assert main(["train", str(file), "--processes", "2"]) == 1
+    assert "a launcher started 3 already" in results(tmp_path)["error"]["message"]
+
+
+def test_who_does_not_hear_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(start_module, "_PATIENCE", 0.1)
+    monkeypatch.setattr(start_module, "_LAST_PATIENCE", 0.1)
+    deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+    others = [subprocess.Popen([sys.executable, "-c", code]) for code in (deaf, "")]
+    end_others(others)
+    assert [process.poll() is not None for process in others] == [True, True]
+
+
 def test_other_tasks_run_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = prepare(tmp_path, "generate", {})
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert main(["generate", str(file)]) == 1
     assert "runs as one process, not 2" in results(tmp_path)["error"]["message"]
+    monkeypatch.delenv("RANK")
+    assert main(["generate", str(file), "--processes", "3"]) == 1
+    assert "runs as one process, not 3" in results(tmp_path)["error"]["message"]

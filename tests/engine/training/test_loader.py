@@ -104,6 +104,13 @@ def test_workers_make_the_same_batches(fresh: bool) -> None:
             loader.close()
 
 
+@pytest.mark.parametrize("fresh", [True, False])
+def test_no_structures_are_no_parts(fresh: bool) -> None:
+    copies = Copies(stable_crystals(), RECIPE) if fresh else None
+    loader = Loader(data(), copies, plan, 0, (0, 0), 2)
+    assert loader.get(1, 0, np.zeros(0, np.int64), 10**6) == []
+
+
 def test_workers_get_nothing_once_all_is_in_memory() -> None:
     known = data(crystals().select(np.arange(6)))
     loader = Loader(known, None, plan, 0, (0, 1), 10**9)
