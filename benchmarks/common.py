@@ -14,6 +14,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import torch
 
 from aiida_rm import __version__
+from aiida_rm.engine.processes import hold_memory
+
+# As the engine does, too.
+hold_memory()
 
 
 def arguments(text: str, **defaults: Any) -> argparse.Namespace:

@@ -20,6 +20,7 @@ from aiida_rm import __version__
 from aiida_rm.engine.errors import DiskError, EngineError, SettingsError, recognise
 from aiida_rm.engine.files import RESULTS, SETTINGS, TASKS
 from aiida_rm.engine.job import Job, write_results
+from aiida_rm.engine.processes import hold_memory
 from aiida_rm.engine.training.distributed import Team, find_place
 from aiida_rm.engine.training.start import end_others, start_others
 
@@ -77,6 +78,7 @@ def _check_processes(task: str, wanted: int, team: Team) -> None:
 
 def _run(job: Job) -> None:
     job.listen()
+    hold_memory()
     team, task = job.team, job.task
     # torch is loaded only now: bad settings are told at once.
     from aiida_rm.engine.device import describe_engine
