@@ -153,6 +153,20 @@ def test_killed_without_warning_leaves_a_valid_checkpoint(chain: Path, tmp_path:
     assert results(folder)["stop_reason"] == "walltime"
 
 
+def test_a_penalty_is_part_of_the_job(chain: Path, tmp_path: Path) -> None:
+    folder = bad(tmp_path / "penalty", "generate", chain)
+    spoil_settings(
+        folder,
+        penalty="tests.engine.relaxation.penalties:flat",
+        penalty_arguments='{"height": 1.0}',
+        batch_edges=2000,
+    )
+    assert main(["generate", str(folder / files.SETTINGS)]) == 0
+    made = Frames.load(folder / files.OUTPUT_FRAMES).structure
+    assert (made["penalty"] > 0).all()
+    assert set(GENERATED) < set(made)
+
+
 def test_job_ranges_of_one_seed_make_the_whole(chain: Path, tmp_path: Path) -> None:
     parts = []
     for name, first in (("a", 0), ("b", 3)):

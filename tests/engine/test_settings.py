@@ -158,11 +158,27 @@ def test_stages() -> None:
         (["fire"], r"'stages\[0\]\.?' must be a table"),
         ([], "'stages' is empty"),
         ({"kind": "fire"}, "'stages' must be a list"),
+        ([{"kind": "langevin", "temperature": 1.0}], "last of 'stages' is 'langevin'"),
+        ([{"kind": "langevin"}, {}], r"'stages\[0\]\.temperature' is 0"),
+        ([{"kind": "hop"}, {}], r"'stages\[0\]\.amplitude' is 0"),
+        ([{"kind": "hop", "moves": []}, {}], r"'stages\[0\]\.moves' is empty"),
+        ([{"kind": "hop", "moves": ["leap"]}, {}], r"'leap', must be one of jitter, swap"),
+        ([{"kind": "hop", "temperature": -1.0}, {}], r"'stages\[0\]\.temperature' is -1.0"),
     ],
 )
 def test_bad_stages(stages: object, message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         parse_settings(GenerateSettings, {"stages": stages})
+
+
+@pytest.mark.parametrize(
+    "first", [{}, {"kind": "hop", "amplitude": 0.5}, {"kind": "langevin", "temperature": 0.1}]
+)
+def test_a_molecule_has_no_cell_to_move(first: dict[str, object]) -> None:
+    last = {"cell": "fixed"}
+    with pytest.raises(SettingsError, match=r"stages\[0\]\.cell' is 'free', but molecules"):
+        parse_settings(GenerateSettings, {"periodic": False, "stages": [first, last]})
+    parse_settings(GenerateSettings, {"periodic": False, "stages": [{**first, **last}, last]})
 
 
 @pytest.mark.parametrize(

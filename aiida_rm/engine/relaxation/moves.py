@@ -99,7 +99,9 @@ def _nearest_images(gaps: Tensor, batch: Batch, owner: Tensor) -> Tensor:
     periodic = batch.pbc.all(1)[:, None, None]
     one = torch.eye(3, dtype=gaps.dtype, device=gaps.device)
     cells = torch.where(periodic, batch.cells, one)
-    whole = torch.round(torch.bmm(gaps, torch.linalg.inv(cells).index_select(0, owner)))
+    # A cell that collapsed elsewhere in the batch does no harm here.
+    inverse, _ = torch.linalg.inv_ex(cells)
+    whole = torch.round(torch.bmm(gaps, inverse.index_select(0, owner)))
     back = torch.bmm(whole, cells.index_select(0, owner))
     return torch.where(periodic.index_select(0, owner), gaps - back, gaps)
 
