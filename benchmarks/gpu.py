@@ -8,6 +8,11 @@ Runs on the processor, too, to try it out: ``--quick`` then takes about a minute
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -28,6 +33,8 @@ from aiida_rm.engine.training.trainer import Trainer
 
 #: Seconds after which no further measurement begins.
 _BUDGET = 480.0
+#: Seconds that compiling one network, and measuring it, may take at most.
+_COMPILING = 110.0
 
 
 def main() -> None:
@@ -57,6 +64,9 @@ def main() -> None:
         if time.perf_counter() - began > _BUDGET or (given.quick and size > 512):
             break
         measure_forces(potential, size, given.seed, device, note)
+    for network in ("equivariant",) if given.quick else ("equivariant", "local"):
+        if time.perf_counter() - began < _BUDGET - _COMPILING:
+            measure_compiled(network, given.seed, note, quick=given.quick)
     for batch_atoms in (1, 64, 1024, 8192, 65536):
         if time.perf_counter() - began > _BUDGET or (given.quick and batch_atoms > 1024):
             break
@@ -181,6 +191,34 @@ def measure_forces(
             "neighbour_list_seconds": listed,
         },
     )
+
+
+def measure_compiled(network: str, seed: int, note: Any, *, quick: bool) -> None:
+    """What ``compilation.py`` finds in its time; apart, so that a compiler can do no harm."""
+    script = Path(__file__).with_name("compilation.py")
+    command = [sys.executable, str(script), "--network", network, "--seed", str(seed)]
+    # The data folder needs libraries that a bare node may lack.
+    environment = {k: v for k, v in os.environ.items() if k != "AIIDA_RM_DATA"}
+    with tempfile.TemporaryFile("w+") as output:
+        running = subprocess.Popen(
+            [*command, *(["--quick"] if quick else [])],
+            stdout=output,
+            env=environment,
+            start_new_session=True,
+        )
+        try:
+            ended = f"exit code {running.wait(_COMPILING)}"
+        except subprocess.TimeoutExpired:
+            # With its helpers, which would hold the device.
+            os.killpg(running.pid, signal.SIGKILL)
+            running.wait()
+            ended = f"stopped after {_COMPILING:.0f} s"
+        output.seek(0)
+        lines = [line for line in output.read().splitlines() if line.startswith('{"' + network)]
+    row: dict[str, Any] = {"ended": ended}
+    for line in lines:
+        row |= json.loads(line)[network]
+    note(f"compiled_{network}", row)
 
 
 def measure_generation(

@@ -33,6 +33,7 @@ from aiida_rm.engine.neighbors import Graph
 from aiida_rm.engine.response import perturb
 from aiida_rm.engine.settings import PerturbSettings, TrainSettings, to_plain
 from aiida_rm.engine.training.data import Targets
+from aiida_rm.engine.training.loss import add_gradient
 from aiida_rm.engine.training.trainer import Trainer
 
 Figures = dict[str, Any]
@@ -167,9 +168,8 @@ def one_at_a_time(frames: Frames, settings: TrainSettings, count: int) -> float:
             began = time.process_time()
         part = frames[int(row)]
         graph, targets = plain_graph(part, trainer.data.cutoff, trainer.dtype)
-        loss, _ = trainer.loss(model, graph, targets, training=True)
         optimizer.zero_grad()
-        torch.autograd.backward(loss, inputs=trainer.weights)
+        add_gradient(model, trainer.weights, graph, targets, trainer._factors(row[None]))
         torch.nn.utils.clip_grad_norm_(trainer.weights, settings.clip_norm)
         optimizer.step()
     return count / (time.process_time() - began)

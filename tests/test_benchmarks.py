@@ -19,7 +19,16 @@ WITH_DATA = ["starts", "dataset_reading", "qm7b"]
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["diamond", "generation_speed", "gpu", "training_quality", "training_speed", *WITH_DATA]
+    "name",
+    [
+        "compilation",
+        "diamond",
+        "generation_speed",
+        "gpu",
+        "training_quality",
+        "training_speed",
+        *WITH_DATA,
+    ],
 )
 def test_quick_run(name: str, tmp_path: Path) -> None:
     if name in WITH_DATA and not os.environ.get("AIIDA_RM_DATA"):

@@ -34,6 +34,8 @@ class Graph:
         edge_index: (2, E) int64, centre and neighbour, sorted by centre.
         shifts: (E, 3), lattice vectors from the neighbour to its image, in units of the cell.
         vectors: (E, 3) the edge vectors, where they are known already.
+        even: whether all atoms are the centre of equally many edges; what is summed over
+            neighbours needs no index then.
     """
 
     numbers: Tensor
@@ -44,6 +46,7 @@ class Graph:
     edge_index: Tensor
     shifts: Tensor
     vectors: Tensor | None = None
+    even: bool = False
 
     @property
     def n_structures(self) -> int:
@@ -74,7 +77,21 @@ class Graph:
             edge_index=self.edge_index.index_select(1, keep),
             shifts=self.shifts.index_select(0, keep),
             vectors=vectors.index_select(0, keep),
+            even=False,
         )
+
+
+def even_places(centre: Tensor, atoms: int, least: int = 1) -> tuple[Tensor, int]:
+    """Where edges (E,), sorted by centre, stand in a table of equally many for each atom.
+
+    Returns:
+        (E,) places in the flattened table (atoms, width), and its width: the most edges of an atom.
+    """
+    counts = torch.bincount(centre, minlength=atoms)
+    width = max(int(counts.max()), least)
+    begin = torch.cumsum(counts, 0) - counts
+    first = torch.arange(atoms, device=centre.device) * width - begin
+    return torch.arange(len(centre), device=centre.device) + first.index_select(0, centre), width
 
 
 def build_graph(

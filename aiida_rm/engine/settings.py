@@ -152,6 +152,11 @@ class TrainSettings:
         low=0,
         high=256,
     )
+    compile: bool = knob(
+        False,
+        "compile the gradient of a step: same numbers to rounding, a minute or more once, needs a "
+        "C++ compiler; pays for an equivariant network and thousands of steps",
+    )
     checkpoint_seconds: float = knob(60.0, "time between checkpoints on disk", unit="s", low=0)
     dtype: str = knob("float32", "number format", choices=("float32", "float64"))
     device: str = knob("auto", "where it runs; auto takes a GPU", choices=("auto", "cpu", "cuda"))

@@ -45,7 +45,13 @@ class Message(nn.Module):
         self.register_buffer("message_scale", torch.ones(()))
 
     def forward(
-        self, scalars: Tensor, vectors: Tensor, edge_index: Tensor, radial: Tensor, angular: Tensor
+        self,
+        scalars: Tensor,
+        vectors: Tensor,
+        edge_index: Tensor,
+        radial: Tensor,
+        angular: Tensor,
+        even: bool,
     ) -> tuple[Tensor, Tensor]:
         """Sum over the neighbours; ``radial`` (E, n) holds the cutoff, ``angular`` is (E, 3)."""
         centre, neighbour = edge_index[0], edge_index[1]
@@ -55,7 +61,12 @@ class Message(nn.Module):
         vector = angular[:, :, None] * along[:, None, :]
         vector = vector + vectors.index_select(0, neighbour) * across[:, None, :]
         both = torch.cat([scalar[:, None, :], vector], 1)
-        total = scatter(both, centre, dim=0, dim_size=scalars.shape[0]) * self.message_scale
+        atoms = scalars.shape[0]
+        if even:
+            total = both.view(atoms, -1, *both.shape[1:]).sum(1)
+        else:
+            total = scatter(both, centre, dim=0, dim_size=atoms)
+        total = total * self.message_scale
         return total[:, 0], total[:, 1:]
 
 
@@ -109,11 +120,16 @@ class EquivariantNetwork(nn.Module):
         return sum(p.numel() for p in self.parameters()) - rest
 
     def forward(
-        self, vectors: Tensor, edge_index: Tensor, numbers: Tensor, weights: Tensor
+        self,
+        vectors: Tensor,
+        edge_index: Tensor,
+        numbers: Tensor,
+        weights: Tensor,
+        even: bool = False,
     ) -> Tensor:
         """(A,) energies, from edge vectors (E, 3), sorted edges (2, E), numbers (A,).
 
-        ``weights`` (E,) say how far a pair is seen (potential/core.py).
+        ``weights`` (E,) say how far a pair is seen (potential/core.py); ``even`` is that of Graph.
         """
         distances, cutoff = lengths(vectors), self.shape.cutoff
         radial = bessel(distances, cutoff, self.waves)
@@ -122,7 +138,7 @@ class EquivariantNetwork(nn.Module):
         scalars = self.species(numbers)
         state = scalars.new_zeros((numbers.shape[0], 3, self.shape.features))
         for message, update in zip(self.messages, self.updates, strict=True):
-            scalar, vector = message(scalars, state, edge_index, radial, angular)
+            scalar, vector = message(scalars, state, edge_index, radial, angular, even)
             scalars, state = scalars + scalar, state + vector
             scalar, vector = update(scalars, state)
             scalars, state = scalars + scalar, state + vector

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from aiida_rm.engine.elements import MAX_NUMBER
+from aiida_rm.engine.neighbors import even_places
 from aiida_rm.engine.potential.harmonics import (
     gaunt,
     harmonics_from_monomials,
@@ -102,24 +103,33 @@ class LocalNetwork(nn.Module):
         return sum(p.numel() for p in self.trained())
 
     def forward(
-        self, vectors: Tensor, edge_index: Tensor, numbers: Tensor, weights: Tensor
+        self,
+        vectors: Tensor,
+        edge_index: Tensor,
+        numbers: Tensor,
+        weights: Tensor,
+        even: bool = False,
     ) -> Tensor:
         """(A,) energies, from edge vectors (E, 3), sorted edges (2, E), numbers (A,).
 
-        ``weights`` (E,) say how far a pair is seen (potential/core.py).
+        ``weights`` (E,) say how far a pair is seen (potential/core.py); ``even`` is that of Graph.
         """
-        features = (self.features(vectors, edge_index, numbers, weights) - self.feature_mean) * (
-            self.feature_scale
-        )
+        features = self.features(vectors, edge_index, numbers, weights, even)
+        features = (features - self.feature_mean) * self.feature_scale
         deep: Tensor = self.deep(torch.cat([features, self.centre(numbers)], -1))
         linear: Tensor = self.linear(features)
         return (deep + linear)[:, 0]
 
     def features(
-        self, vectors: Tensor, edge_index: Tensor, numbers: Tensor, weights: Tensor
+        self,
+        vectors: Tensor,
+        edge_index: Tensor,
+        numbers: Tensor,
+        weights: Tensor,
+        even: bool = False,
     ) -> Tensor:
         """(A, F) invariants of the surroundings of each atom, not yet standardised."""
-        density = self.density(vectors, edge_index, numbers, weights)
+        density = self.density(vectors, edge_index, numbers, weights, even)
         # Linear and the same for all atoms: on the weights, which are few.
         waves = self.waves.to(density) * self.density_scale
         mixing = torch.unflatten(self.mix, 1, (-1, self.shape.radial))
@@ -138,7 +148,12 @@ class LocalNetwork(nn.Module):
         return torch.cat(invariants, -1)
 
     def density(
-        self, vectors: Tensor, edge_index: Tensor, numbers: Tensor, weights: Tensor
+        self,
+        vectors: Tensor,
+        edge_index: Tensor,
+        numbers: Tensor,
+        weights: Tensor,
+        even: bool = False,
     ) -> Tensor:
         """(m, A, k n): sum over neighbours of harmonic x element x :func:`cosines`."""
         centre, neighbour = edge_index[0], edge_index[1]
@@ -150,13 +165,14 @@ class LocalNetwork(nn.Module):
             radial = (species[:, None] * radial).flatten(0, 1)
         angular = monomials(directions(vectors).T.contiguous(), self.shape.l_max)
         # Padded to the atom with most neighbours, the sum is one batched matrix product.
-        padded = pad(torch.cat([radial, angular]), centre, numbers.shape[0])
+        rows, atoms = torch.cat([radial, angular]), numbers.shape[0]
+        padded = rows.view(rows.shape[0], atoms, -1) if even else pad(rows, centre, atoms)
         left, right = torch.split(padded, [radial.shape[0], angular.shape[0]])
         summed = torch.bmm(right.transpose(0, 1), left.permute(1, 2, 0))
         # What is linear in the sums, and the same for all edges, waits for them.
         harmonics = self.harmonics.to(summed)
         return torch.matmul(harmonics, summed.transpose(0, 1).flatten(1)).view(
-            -1, numbers.shape[0], radial.shape[0]
+            -1, atoms, radial.shape[0]
         )
 
     @torch.no_grad()
@@ -191,10 +207,6 @@ class LocalNetwork(nn.Module):
 
 def pad(rows: Tensor, centre: Tensor, atoms: int) -> Tensor:
     """(R, A, N) from one column an edge (R, E), sorted by centre; N: most neighbours, or 1."""
-    counts = torch.bincount(centre, minlength=atoms)
-    width = max(int(counts.max()), 1)
-    begin = torch.cumsum(counts, 0) - counts
-    first = torch.arange(atoms, device=centre.device) * width - begin
-    place = torch.arange(len(centre), device=centre.device) + first.index_select(0, centre)
+    place, width = even_places(centre, atoms)
     table = rows.new_zeros((len(rows), atoms * width)).index_copy_(1, place, rows)
     return table.view(len(rows), atoms, width)

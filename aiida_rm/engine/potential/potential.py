@@ -90,7 +90,9 @@ class Potential(nn.Module):
     def atom_energies(self, vectors: Tensor, graph: Graph) -> Tensor:
         """(A,) energies from the edge vectors (E, 3) of a graph."""
         radii, seen = self._pairs(vectors, graph)
-        network: Tensor = self.network(vectors, graph.edge_index, graph.numbers, seen)
+        network: Tensor = self.network(
+            vectors, graph.edge_index, graph.numbers, seen, even=graph.even
+        )
         pairs = core_energy(squares(vectors), radii, self.core_strength)
         repulsion = torch.zeros_like(network).index_add(0, graph.edge_index[0], 0.5 * pairs)
         return network + repulsion + self.element_energy.index_select(0, graph.numbers)
@@ -112,19 +114,7 @@ class Potential(nn.Module):
             (slope,) = torch.autograd.grad(atoms.sum(), vectors, create_graph=create_graph)
         if not create_graph:
             vectors, atoms = vectors.detach(), atoms.detach()
-        structures = graph.n_structures
-        centre, neighbour = graph.edge_index[0], graph.edge_index[1]
-        forces = torch.zeros_like(graph.positions)
-        forces = forces.index_add(0, centre, slope).index_add(0, neighbour, -slope)
-        owner = graph.batch.index_select(0, centre)
-        # Rows of edges: products of columns of three are slow.
-        virial = (vectors.T.contiguous()[:, None] * slope.T.contiguous()[None]).flatten(0, 1)
-        virial = virial.new_zeros((structures, 9)).index_add(0, owner, virial.T).view(-1, 3, 3)
-        volumes = torch.linalg.det(graph.cells).abs()
-        volumes = torch.where(graph.periodic, volumes, torch.full_like(volumes, torch.inf))
-        stress = 0.5 * (virial + virial.transpose(1, 2)) / volumes[:, None, None]
-        energy = atoms.new_zeros(structures).index_add(0, graph.batch, atoms)
-        return Prediction(energy=energy, forces=forces, stress=stress, atom_energy=atoms)
+        return predict(graph, vectors, atoms, slope)
 
     def header(self) -> dict[str, Any]:
         """What the file says of itself; only plain values, nothing of time or place."""
@@ -193,6 +183,30 @@ class Potential(nn.Module):
         if any(not torch.isfinite(value).all() for value in tensors.values()):
             raise PotentialError(f"'{Path(path).name}' holds weights that are not finite")
         return potential.to(device=device, dtype=dtype)
+
+
+def predict(graph: Graph, vectors: Tensor, atoms: Tensor, slope: Tensor) -> Prediction:
+    """Sum up what edges and atoms say.
+
+    Args:
+        graph: as given to the potential.
+        vectors: (E, 3) of its edges, in angstrom.
+        atoms: (A,) energies.
+        slope: (E, 3) derivative of their sum by the vectors.
+    """
+    structures = graph.n_structures
+    centre, neighbour = graph.edge_index[0], graph.edge_index[1]
+    forces = torch.zeros_like(graph.positions)
+    forces = forces.index_add(0, centre, slope).index_add(0, neighbour, -slope)
+    owner = graph.batch.index_select(0, centre)
+    # Rows of edges: products of columns of three are slow.
+    virial = (vectors.T.contiguous()[:, None] * slope.T.contiguous()[None]).flatten(0, 1)
+    virial = virial.new_zeros((structures, 9)).index_add(0, owner, virial.T).view(-1, 3, 3)
+    volumes = torch.linalg.det(graph.cells).abs()
+    volumes = torch.where(graph.periodic, volumes, torch.full_like(volumes, torch.inf))
+    stress = 0.5 * (virial + virial.transpose(1, 2)) / volumes[:, None, None]
+    energy = atoms.new_zeros(structures).index_add(0, graph.batch, atoms)
+    return Prediction(energy=energy, forces=forces, stress=stress, atom_energy=atoms)
 
 
 def _shape_of(header: dict[str, Any]) -> Hyperparameters:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from aiida_rm.engine.neighbors import Graph
 from aiida_rm.engine.potential import Potential
 from aiida_rm.engine.potential.core import largest_core
 from aiida_rm.engine.settings import TrainSettings
+from aiida_rm.engine.training.compiled import CompiledGradient
 from aiida_rm.engine.training.copies import Copies
 from aiida_rm.engine.training.data import (
     Part,
@@ -39,6 +41,7 @@ from aiida_rm.engine.training.data import (
 from aiida_rm.engine.training.digest import training_digest
 from aiida_rm.engine.training.distributed import Team
 from aiida_rm.engine.training.loader import Loader
+from aiida_rm.engine.training.loss import add_gradient, squared_errors
 from aiida_rm.engine.training.model import first_model
 from aiida_rm.engine.training.progress import Metrics, Pace, Progress
 from aiida_rm.engine.training.state import load_state, save_state
@@ -110,6 +113,9 @@ class Trainer:
         self.progress = Progress()
         # So that forces and stress weigh alike whatever their units.
         self.scales = self.data.scales(self.train_rows)
+        self._add_gradient: Callable[[Graph, Targets, Tensor], Tensor] = partial(
+            add_gradient, self.model, self.weights
+        )
 
     def run(
         self,
@@ -132,6 +138,8 @@ class Trainer:
         """
         s, p = self.settings, self.progress
         file = checkpoint if self.team.leads else None
+        if s.compile and p.epoch < s.epochs:
+            self._compile(say)
         saved, reason = time.monotonic(), "completed"
         pace = Pace(say, s.epochs, len(self.train_rows))
         loader = Loader(
@@ -197,16 +205,13 @@ class Trainer:
         rate = learning_rate(s, p.step, done)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        whole = (int(self.data.counts[rows].sum()), int(self.data.periodic[rows].sum()))
+        factors = self._factors(rows)
         self.optimizer.zero_grad(set_to_none=True)
         mine = torch.zeros((), dtype=self.dtype, device=self.device)
         if parts is None:
             parts = self.data.parts(self._own(rows), s.batch_edges)
         for graph, targets in parts:
-            some, _ = self.loss(self.model, graph, targets, training=True, whole=whole)
-            # The weights alone: the edges need no second derivative, which costs up to a third.
-            torch.autograd.backward(some, inputs=self.weights)
-            mine += some.detach()
+            mine += self._add_gradient(graph, targets, factors)
         loss, stopping = self.team.sum_gradients(self.weights, [mine, float(stop is not None)])
         if not math.isfinite(loss):
             raise DivergenceError(
@@ -225,39 +230,33 @@ class Trainer:
         p.count({"batches": 1.0, **values})
         return self.team.agree(stop) if stopping else None
 
-    def loss(
-        self,
-        model: Potential,
-        graph: Graph,
-        targets: Targets,
-        *,
-        training: bool,
-        whole: tuple[int, int] | None = None,
-    ) -> tuple[Tensor, dict[str, float]]:
-        """Weighted squared errors over the variance of the targets; and their plain sums.
-
-        ``whole`` are the atoms and cells of the batch that this is a part of: the losses of the
-        parts sum up to that of the batch.
-        """
+    def _factors(self, rows: Rows) -> Tensor:
+        """Of the squared errors of forces and stress of a batch: a mean, over the variance."""
         s = self.settings
-        prediction = model(graph, create_graph=training)
-        force_error = (prediction.forces - targets.forces).square().sum(-1)
-        stress_error = (prediction.stress - targets.stress).square().sum((1, 2))
-        stress_error = stress_error[graph.periodic]
-        weighted = force_error * targets.weights[graph.batch]
-        atoms, cells = whole or (len(force_error), len(stress_error))
-        loss = s.force_weight * weighted.sum() / (atoms * self.scales[0])
-        if len(stress_error):
-            loss = loss + s.stress_weight * stress_error.sum() / (cells * self.scales[1])
-        sums = {}
-        if not training:
-            sums = {
-                "atoms": float(len(force_error)),
-                "cells": float(len(stress_error)),
-                "force": float(force_error.sum().detach()),
-                "stress": float(stress_error.sum().detach()),
-            }
-        return loss, sums
+        atoms, cells = int(self.data.counts[rows].sum()), int(self.data.periodic[rows].sum())
+        factors = [
+            s.force_weight / (atoms * self.scales[0]),
+            s.stress_weight / (max(cells, 1) * self.scales[1]),
+        ]
+        return torch.tensor(factors, dtype=self.dtype, device=self.device)
+
+    def _compile(self, say: Callable[[str], None]) -> None:
+        """Compile the gradient; all processes, or none."""
+        compiled = CompiledGradient(self.model, self.weights, say)
+        batches = self._batches(0)
+        # The same for every process and after every start.
+        chosen = [batches[0], batches[-1]][: len(batches)]
+        keep = self.copies is None
+        compiled.compile(
+            [
+                (*self.data.parts(rows, self.settings.batch_edges, keep=keep)[0], factors)
+                for rows, factors in ((rows, self._factors(rows)) for rows in chosen)
+            ]
+        )
+        (ready,) = self.team.sum([float(compiled.works)])
+        if ready < self.team.size:
+            compiled.give_up("another process could not")
+        self._add_gradient = compiled
 
     def evaluate(self, rows: Rows) -> Metrics:
         """Errors of the average weights on some rows of the data.
@@ -269,10 +268,11 @@ class Trainer:
         s, sums = self.settings, dict.fromkeys(_SUMS, 0.0)
         for some in pack(rows, self.data.counts, 4 * s.batch_atoms):
             for graph, targets in self.data.parts(self._own(some), s.batch_edges):
-                for name, value in self.loss(self.average, graph, targets, training=False)[
-                    1
-                ].items():
-                    sums[name] += value
+                found = squared_errors(self.average(graph), graph, targets)
+                sums["atoms"] += float(len(found[0]))
+                sums["cells"] += float(graph.periodic.sum())
+                sums["force"] += float(found[0].sum())
+                sums["stress"] += float(found[1].sum())
         total = dict(zip(_SUMS, self.team.sum(sums[name] for name in _SUMS), strict=True))
         atoms, cells = max(total["atoms"], 1.0), max(total["cells"], 1.0)
         force, stress = total["force"] / atoms, total["stress"] / cells
