@@ -4,7 +4,7 @@ The networks of the protocols for many crystals and many molecules, at random we
 are those of the data folder AIIDA_RM_DATA (mp_pool.extxyz, qm7b.extxyz), or else cells of one
 diamond, for which nothing but the engine is needed. On a processor seconds are of processor time,
 helper processes included, so that other work on the machine does not matter; on a GPU of the clock.
-Every figure is printed as it comes. What was compiled before is not used, unless asked for.
+Every figure is printed as it comes. What was compiled before serves again with ``--cache FOLDER``.
 """
 
 from __future__ import annotations
@@ -38,21 +38,19 @@ _REPEATS = 20
 def main() -> None:
     """Measure both networks; print figures and one line of JSON."""
     given = arguments(__doc__ or "", network="both", dtype="float32", cache="")
-    if not given.cache:
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = tempfile.mkdtemp(prefix="compilation-")
-    elif given.cache != "default":
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = given.cache
     figures: dict[str, Figures] = {}
-    for name, (frames, settings) in cases(given.seed, quick=given.quick).items():
-        if given.network not in ("both", name):
-            continue
-        figures[name] = {}
-        chosen = replace(settings, seed=given.seed, dtype=given.dtype)
-        for what, measure in (("training", measure_training), ("forces", measure_forces)):
-            if given.quick and what == "forces":
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = given.cache or folder
+        for name, (frames, settings) in cases(given.seed, quick=given.quick).items():
+            if given.network not in ("both", name):
                 continue
-            figures[name][what] = measure(Trainer(frames, chosen))
-            print(json.dumps({name: {what: figures[name][what]}}), flush=True)
+            figures[name] = {}
+            chosen = replace(settings, seed=given.seed, dtype=given.dtype)
+            for what, measure in (("training", measure_training), ("forces", measure_forces)):
+                if given.quick and what == "forces":
+                    continue
+                figures[name][what] = measure(Trainer(frames, chosen))
+                print(json.dumps({name: {what: figures[name][what]}}), flush=True)
     finish("compilation", given.seed, {"networks": figures, "dtype": given.dtype})
 
 

@@ -7,6 +7,7 @@ Runs on the processor, too, to try it out: ``--quick`` then takes about a minute
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -217,7 +218,8 @@ def measure_compiled(network: str, seed: int, note: Any, *, quick: bool) -> None
         lines = [line for line in output.read().splitlines() if line.startswith('{"' + network)]
     row: dict[str, Any] = {"ended": ended}
     for line in lines:
-        row |= json.loads(line)[network]
+        with contextlib.suppress(ValueError):  # cut short
+            row |= json.loads(line)[network]
     note(f"compiled_{network}", row)
 
 
