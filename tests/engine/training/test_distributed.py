@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,20 +15,21 @@ import torch
 from aiida_rm.engine import files
 from aiida_rm.engine.__main__ import main
 from aiida_rm.engine.errors import FramesError, OutOfMemoryError, SettingsError, by_code
-from aiida_rm.engine.potential import Potential
-from aiida_rm.engine.training import start as start_module
 from aiida_rm.engine.training.distributed import Place, Team, find_place, first_host
-from aiida_rm.engine.training.start import end_others
-from tests.engine import program
 from tests.engine.program import metrics, prepare, results
-from tests.engine.training.test_trainer import crystals, stable_crystals, untimed
+from tests.engine.training.processes import (
+    LIMIT,
+    SPOILT,
+    TRAIN,
+    close,
+    finish,
+    folder,
+    launch,
+    meddle,
+)
+from tests.engine.training.test_trainer import untimed
 
-#: In double precision, to be compared; several batches an epoch.
-TRAIN = {**program.TRAIN, "dtype": "float64", "batch_atoms": 60}
 HERE = Path("/scratch/job")
-#: A test that hangs fails before the engine's own patience ends; starting takes seconds, but
-#: minutes where many others run.
-LIMIT = 600
 
 
 @pytest.mark.parametrize(
@@ -172,73 +170,6 @@ def test_the_first_failure_counts() -> None:
 # Real processes.
 
 
-def folder(at: Path, **settings: Any) -> Path:
-    """A training, ready to run."""
-    file = prepare(at, "train", {**TRAIN, **settings})
-    fresh = settings.get("draw") == "fresh"
-    (stable_crystals() if fresh else crystals(60)).save(at / files.INPUT_FRAMES)
-    return file
-
-
-def launch(
-    file: Path,
-    *,
-    count: int = 2,
-    only: int = 1,
-    command: Sequence[str] = (),
-    **more: str,
-) -> list[subprocess.Popen[str]]:
-    """Processes as mpirun would start them; ``more`` is for the environment of one alone."""
-    processes = []
-    for rank in range(count):
-        environment = {
-            **os.environ,
-            "OMPI_COMM_WORLD_RANK": str(rank),
-            "OMPI_COMM_WORLD_SIZE": str(count),
-            "OMPI_COMM_WORLD_LOCAL_RANK": str(rank),
-            **{name: value for name, value in more.items() if rank == only},
-        }
-        program = [sys.executable, "-m", "aiida_rm.engine", "train", str(file)]
-        processes.append(
-            subprocess.Popen(
-                command or program,
-                env=environment,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-        )
-    return processes
-
-
-def meddle(at: Path, code: str) -> dict[str, str]:
-    """An environment in which every Python begins with some code."""
-    (at / "sitecustomize.py").write_text(code)
-    return {"PYTHONPATH": f"{at}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
-
-
-def finish(processes: list[subprocess.Popen[str]]) -> tuple[list[int], list[str]]:
-    """Exit statuses and what was said on the error streams; nobody may hang."""
-    try:
-        said = [process.communicate(timeout=LIMIT)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    return [process.returncode for process in processes], said
-
-
-def close(first: Path, second: Path) -> bool:
-    a, b = (Potential.load(at / files.OUTPUT_POTENTIAL).state_dict() for at in (first, second))
-    return all(torch.allclose(a[name], b[name], rtol=1e-9, atol=1e-11) for name in a)
-
-
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    at = tmp_path_factory.mktemp("alone")
-    assert main(["train", str(folder(at))]) == 0
-    return at
-
-
 def test_torchrun_gives_the_result_of_one_process(alone: Path, tmp_path: Path) -> None:
     file = folder(tmp_path)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
@@ -376,16 +307,6 @@ def test_a_signal_to_one_stops_all(tmp_path: Path) -> None:
     assert (tmp_path / files.OUTPUT_STATE).exists()
 
 
-#: The end of the first epoch fails.
-SPOILT = """
-from aiida_rm.engine import errors
-from aiida_rm.engine.training import trainer as training
-def spoilt(*_, **__):
-    raise errors.FramesError('structure 7 is of cheese')
-training.Trainer._end_epoch = spoilt
-"""
-
-
 @pytest.mark.parametrize("rank", [0, 1])
 def test_an_error_of_one_ends_all_with_one_message(tmp_path: Path, rank: int) -> None:
     file = folder(tmp_path, epochs=100_000)
@@ -416,66 +337,6 @@ def test_a_killed_process_ends_the_others(tmp_path: Path) -> None:
     codes, _ = finish(processes)
     assert codes[0] == 1
     assert "ended without a word" in results(tmp_path)["error"]["message"]
-
-
-def start(file: Path, *more: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """The program, which starts the second process itself."""
-    return subprocess.run(
-        [sys.executable, "-m", "aiida_rm.engine", "train", str(file), "--processes", "2", *more],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=LIMIT,
-        check=False,
-    )
-
-
-def test_the_engine_starts_the_others(alone: Path, tmp_path: Path) -> None:
-    file = folder(tmp_path)
-    prepare(tmp_path, "train", TRAIN, processes=2)
-    done = start(file)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("epoch 1 of 3") == 1
-    assert results(tmp_path)["summary"]["processes"] == 2
-    assert close(alone, tmp_path)
-
-
-def test_an_error_of_one_that_the_engine_started(tmp_path: Path) -> None:
-    spoilt = "import os\nif os.environ.get('RANK') == '1':" + SPOILT.replace("\n", "\n    ")
-    done = start(folder(tmp_path, epochs=100_000), **meddle(tmp_path, spoilt))
-    assert done.returncode == 1
-    assert results(tmp_path)["error"]["code"] == "bad_frames"
-    assert done.stderr.strip() == "aiida-rm-engine: process 1 of 2: structure 7 is of cheese"
-
-
-def test_bad_settings_start_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    file = folder(tmp_path, epochs=0)
-    assert main(["train", str(file), "--processes", "2"]) == 1
-    assert capfd.readouterr().err.count("aiida-rm-engine: ") == 1
-
-
-def test_another_number_of_processes_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A launcher that is not known would train twice in the same folder."""
-    file = prepare(tmp_path, "train", TRAIN, processes=2)
-    assert main(["train", str(file)]) == 1
-    assert "for 2 processes, but this one is among 1" in results(tmp_path)["error"]["message"]
-    assert main(["train", str(file), "--processes", "0"]) == 1
-    assert "'--processes' is 0" in results(tmp_path)["error"]["message"]
-    monkeypatch.setenv("RANK", "0")
-    monkeypatch.setenv("WORLD_SIZE", "3")
-    assert main(["train", str(file), "--processes", "2"]) == 1
-    assert "a launcher started 3 already" in results(tmp_path)["error"]["message"]
-
-
-def test_who_does_not_hear_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(start_module, "_PATIENCE", 0.1)
-    monkeypatch.setattr(start_module, "_LAST_PATIENCE", 0.1)
-    deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
-    others = [subprocess.Popen([sys.executable, "-c", code]) for code in (deaf, "")]
-    end_others(others)
-    assert [process.poll() is not None for process in others] == [True, True]
 
 
 def test_other_tasks_run_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
