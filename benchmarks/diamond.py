@@ -69,11 +69,18 @@ def main() -> None:
     starts, impossible = random_starts(range(given.starts), settings, potential.notes)
     began = time.perf_counter()
     found = relax(
-        starts, potential, settings.stages, batch_atoms=settings.batch_atoms, skin=settings.skin
+        starts,
+        potential,
+        settings.stages,
+        batch_atoms=settings.batch_atoms,
+        skin=settings.skin,
+        floor=settings.floor,
     )
     generated = time.perf_counter() - began
     score_settings = parse_settings(ScoreSettings, knobs["score"])
+    began = time.perf_counter()
     scored, summary = score(found, score_settings, None, carbon_allotropes(), None)
+    judged = time.perf_counter() - began
     converged = scored.structure["status"] == 0
     low, high = scored.structure["coordination_min"], scored.structure["coordination_max"]
     sensible = converged & (low >= 3) & (high <= 4)
@@ -83,6 +90,7 @@ def main() -> None:
         "parameters": potential.n_parameters,
         "training_seconds": trained,
         "generation_seconds": generated,
+        "scoring_seconds": judged,
         "mean_steps": float(scored.structure["steps"].mean()),
         "converged": float(converged.mean()),
         "three_or_fourfold": float(sensible.mean()),
@@ -91,7 +99,25 @@ def main() -> None:
         "unique": summary["unique"],
     }
     table(list(figures.items()))
+    figures["carbons"] = carbons(scored)
     finish("diamond", given.seed, figures)
+
+
+def carbons(scored: Frames) -> dict[str, dict[str, float]]:
+    """By name: share of the starts, and the medians of E~ and of the volume per atom."""
+    names = np.array([name or "other" for name in scored.structure["match"]])
+    names[scored.structure["status"] != 0] = "not converged"
+    found = {}
+    for name in sorted(set(names), key=lambda name: -int((names == name).sum())):
+        own = names == name
+        found[name] = {
+            "share": float(own.mean()),
+            "energy_per_atom": float(np.median(scored.structure["energy_per_atom"][own])),
+            "volume_per_atom": float(np.median(scored.structure["volume_per_atom"][own])),
+        }
+    for name, row in found.items():
+        print(f"{name:20}", *(f"{value:9.4f}" for value in row.values()))
+    return found
 
 
 if __name__ == "__main__":

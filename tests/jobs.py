@@ -45,6 +45,7 @@ def generated(frames: Frames, first: int = 0) -> Frames:
             "start_spacegroup": np.ones(size, np.int64),
             "energy": np.linspace(0.1, 0.2, size),
             "energy_per_atom": np.linspace(0.05, 0.1, size),
+            "energy_percentile": np.linspace(0.0, 100.0, size),
             "fmax": np.full(size, 1e-4),
             "steps": np.full(size, 10),
             "status": np.zeros(size, np.int8),

@@ -8,6 +8,8 @@ A rule is a name and a value in a table, and a structure must meet them all:
   never is). A label that itself begins with ``min_`` or ``max_``, such as ``min_distance``, is
   compared by ``min_min_distance``;
 - ``{"sort": "energy_per_atom"}``: in this order (``"-energy_per_atom"``: largest first), NaN last;
+- ``{"limit_per_composition": 5}``: of what is left, the first five of each composition; crystals of
+  the same reduced formula have the same one;
 - ``{"limit": 10}``: the first ten of what is left.
 
 Besides the labels of the frames there are ``n_atoms``, ``formula`` and ``volume_per_atom``.
@@ -21,6 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aiida_rm.engine.formulas import element_table
 from aiida_rm.engine.frames import Frames
 
 Array = NDArray[Any]
@@ -32,7 +35,8 @@ _DERIVED: dict[str, Callable[[Frames], Array]] = {
     "volume_per_atom": lambda frames: np.asarray(frames.volumes / frames.counts),
 }
 _DERIVED_KINDS = {"n_atoms": "i", "formula": "U", "volume_per_atom": "f"}
-_ORDER = ("sort", "limit")
+_LIMITS = ("limit", "limit_per_composition")
+_ORDER = ("sort", *_LIMITS)
 
 
 class RuleError(ValueError):
@@ -61,6 +65,8 @@ def select_indices(frames: Frames, rules: Mapping[str, Any]) -> NDArray[np.int64
     chosen = np.flatnonzero(mask).astype(np.int64)
     if "sort" in rules:
         chosen = chosen[_order(frames, rules["sort"], chosen)]
+    if "limit_per_composition" in rules:
+        chosen = chosen[_first_of_each(frames, chosen, rules["limit_per_composition"])]
     return chosen[: rules.get("limit", len(chosen))]
 
 
@@ -73,9 +79,9 @@ def check_rules(rules: Mapping[str, Any]) -> None:
     if not isinstance(rules, Mapping):
         raise RuleError("the rules must be a table of names and values")
     for name, value in rules.items():
-        if name == "limit":
+        if name in _LIMITS:
             if type(value) is not int or value < 1:
-                raise RuleError(f"'limit' must be a whole number from 1, is {value!r}")
+                raise RuleError(f"'{name}' must be a whole number from 1, is {value!r}")
         elif name == "sort":
             if not isinstance(value, str) or not value.strip("-"):
                 raise RuleError(f"'sort' must be the name of a label, is {value!r}")
@@ -104,7 +110,7 @@ def check_names(rules: Mapping[str, Any], labels: Mapping[str, str]) -> None:
     """
     kinds = {**_DERIVED_KINDS, **labels}
     for name, value in rules.items():
-        if name == "limit":
+        if name in _LIMITS:
             continue
         if name == "sort":
             key = value.removeprefix("-")
@@ -141,6 +147,22 @@ def _order(frames: Frames, key: str, chosen: Array) -> Array:
     return np.argsort(ranks, kind="stable")
 
 
+def _first_of_each(frames: Frames, chosen: Array, limit: int) -> NDArray[np.bool_]:
+    """Which of the chosen, in their order, are among the first of their composition."""
+    part = frames.select(chosen)
+    table = element_table(part)[1]
+    crystals = part.pbc.any(axis=1)
+    table[crystals] //= np.gcd.reduce(table[crystals], axis=1, keepdims=True)
+    # A molecule is no crystal of its formula.
+    rows = np.column_stack([table, crystals])
+    which = np.unique(rows, axis=0, return_inverse=True)[1].reshape(-1)
+    order = np.argsort(which, kind="stable")
+    rank = np.empty(len(which), np.int64)
+    groups = which[order]
+    rank[order] = np.arange(len(which)) - np.searchsorted(groups, groups)
+    return np.asarray(rank < limit)
+
+
 def _values(frames: Frames, name: str) -> Array:
     if name in frames.structure:
         return np.asarray(frames.structure[name])
@@ -163,5 +185,5 @@ def _unknown(kinds: Mapping[str, str], name: str) -> str:
     known = ", ".join(sorted(kinds))
     return (
         f"'{name}' is no rule for these structures; known are {known}, the same with min_ or "
-        "max_ before a number, sort and limit"
+        "max_ before a number, sort, limit and limit_per_composition"
     )

@@ -16,6 +16,7 @@ GENERATED: Final = {
     "start_spacegroup": "i",
     "energy": "f",
     "energy_per_atom": "f",
+    "energy_percentile": "f",
     "fmax": "f",
     "steps": "i",
     "status": "i",

@@ -130,7 +130,7 @@ def run_generate(job: Job) -> Outcome:
         load_penalty,
         relax,
     )
-    from aiida_rm.engine.search import check_search, random_starts
+    from aiida_rm.engine.search import Knowledge, check_search, random_starts
 
     assert isinstance(job.settings, GenerateSettings)
     s = job.settings
@@ -175,6 +175,10 @@ def run_generate(job: Job) -> Outcome:
     reason = "completed" if len(found) == len(starts) else job.should_stop() or "completed"
     if not len(found):
         return Outcome(reason, {"n_structures": 0, **impossible})
+    percents = Knowledge.from_notes(potential.notes).energy_percentile(
+        found.structure["energy_per_atom"]
+    )
+    found = found.with_labels(structure={"energy_percentile": percents})
     found.save(job.path(files.OUTPUT_FRAMES))
     status = found.structure["status"]
     return Outcome(

@@ -169,10 +169,29 @@ def test_merge_frames_refuses():
         ({"sort": "-n_atoms", "limit": 2}, [3, 1]),
         ({"valid": True, "sort": "energy_per_atom", "limit": 3}, [0, 4, 3]),
         ({"limit": 100}, [0, 1, 2, 3, 4, 5]),
+        ({"sort": "energy_per_atom", "limit_per_composition": 2}, [0, 4]),
+        ({"sort": "-n_atoms", "limit_per_composition": 5, "limit": 4}, [3, 1, 2, 0]),
     ],
 )
 def test_rules(rules, wanted):
     assert select_indices(scored(), rules).tolist() == wanted
+
+
+def test_the_first_of_each_composition() -> None:
+    """Si2C4 is SiC2; a molecule is no crystal; what other rules refuse does not count."""
+    numbers = [[6, 14, 6], [6, 6, 6, 6, 14, 14], [14, 6], [6, 14], [6, 14, 6], [6, 6, 14]]
+    mixed = Frames.build(
+        numbers,
+        [np.arange(3 * len(one)).reshape(-1, 3) for one in numbers],
+        cells=[np.eye(3) * 30] * 6,
+        pbc=np.repeat([[True], [True], [True], [False], [True], [False]], 3, axis=1),
+        structure={"valid": [False, True, True, True, True, True]},
+    )
+    assert select_indices(mixed, {"limit_per_composition": 1}).tolist() == [0, 2, 3, 5]
+    rules = {"valid": True, "limit_per_composition": 1}
+    assert select_indices(mixed, rules).tolist() == [1, 2, 3, 5]
+    rules = {"sort": "-n_atoms", "limit_per_composition": 2, "limit": 3}
+    assert select_indices(mixed, rules).tolist() == [1, 0, 5]
 
 
 @pytest.mark.parametrize(
@@ -197,6 +216,7 @@ def test_rules(rules, wanted):
         ({"valid": {"==": True}}, "must be true, false, a number, text or a list"),
         ({"limit": 0}, "'limit' must be a whole number from 1"),
         ({"limit": 2.5}, "'limit' must be a whole number from 1"),
+        ({"limit_per_composition": 0}, "'limit_per_composition' must be a whole number from 1"),
         ({"limit": True}, "'limit' must be a whole number from 1"),
         ({"sort": "energy"}, "'sort: energy' is no rule"),
         ({"sort": ["energy"]}, "'sort' must be the name of a label"),

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from aiida_rm.engine.cells import complete_cell
 from aiida_rm.engine.elements import MAX_NUMBER
 from aiida_rm.engine.frames import Frames
+from aiida_rm.engine.scoring.fingerprint import FINGERPRINT_SIZE, REACH, fingerprint
 
 Array = NDArray[Any]
 
@@ -26,11 +27,13 @@ class Pairs:
 
     Attributes:
         centers: (P,) index of atom i within the structure.
+        neighbors: (P,) that of atom j.
         distances: (P,) in angstrom. Each pair stands twice, as (i, j) and (j, i); so does a pair
             of an atom with its own image, because both images count.
     """
 
     centers: Array
+    neighbors: Array
     distances: Array
 
 
@@ -43,6 +46,7 @@ class Geometry:
     volume_per_atom: float
     coordination: Array
     rdf: Array
+    fingerprint: Array
 
 
 def measure(
@@ -61,18 +65,22 @@ def measure(
         ``finite`` is False, and the rest NaN and zeros, for a structure that has no geometry: no
         atoms, unknown elements, numbers that are not finite, a periodic cell without volume.
         ``min_distance`` is infinite for a lone atom without images, ``volume_per_atom`` NaN and
-        ``rdf`` zero where not periodic in all directions.
+        ``rdf`` zero where not periodic in all directions. The ``fingerprint`` is that of
+        :func:`scoring.fingerprint.fingerprint`.
     """
     start, end = int(frames.ptr[index]), int(frames.ptr[index + 1])
     count = end - start
-    nothing = Geometry(False, np.nan, np.nan, np.zeros(count, int), np.zeros(rdf_bins))
+    nothing = Geometry(
+        False, np.nan, np.nan, np.zeros(count, int), np.zeros(rdf_bins), np.zeros(FINGERPRINT_SIZE)
+    )
     numbers = frames.numbers[start:end]
     cell, pbc = np.asarray(frames.cells[index]), np.asarray(frames.pbc[index])
     if count == 0 or np.any(numbers == 0) or np.any(numbers > MAX_NUMBER):
         return nothing
     if not (np.isfinite(frames.positions[start:end]).all() and np.isfinite(cell).all()):
         return nothing
-    pairs = neighbor_pairs(frames.positions[start:end], cell, pbc, max(bond_length, rdf_max))
+    radius = max(bond_length, rdf_max, REACH)
+    pairs = neighbor_pairs(frames.positions[start:end], cell, pbc, radius)
     if pairs is None:
         return nothing
     nearest = float(pairs.distances.min(initial=np.inf))
@@ -86,6 +94,7 @@ def measure(
         volume_per_atom=volume / count,
         coordination=np.bincount(bonds, minlength=count),
         rdf=radial_distribution(pairs.distances, count, volume, rdf_max, rdf_bins),
+        fingerprint=fingerprint(numbers, pairs.centers, pairs.neighbors, pairs.distances),
     )
 
 
@@ -129,16 +138,18 @@ def neighbor_pairs(positions: Array, cell: Array, pbc: Array, radius: float) -> 
 def _pairs_of(points: Array, shifts: Array, radius: float) -> Pairs:
     gaps = points[None, :, :] - points[:, None, :]
     step = max(1, _BLOCK // max(1, len(points) ** 2))
-    centers, distances = [], []
+    centers, neighbors, distances = [], [], []
     for first in range(0, len(shifts), step):
         block = shifts[first : first + step]
         squares = ((gaps[None] + block[:, None, None, :]) ** 2).sum(axis=-1)
         near = squares < radius**2
         for own in np.flatnonzero(~block.any(axis=1)):
             np.fill_diagonal(near[own], False)
-        centers.append(np.nonzero(near)[1])
+        _, one, other = np.nonzero(near)
+        centers.append(one)
+        neighbors.append(other)
         distances.append(np.sqrt(squares[near]))
-    return Pairs(np.concatenate(centers), np.concatenate(distances))
+    return Pairs(np.concatenate(centers), np.concatenate(neighbors), np.concatenate(distances))
 
 
 def radial_distribution(

@@ -13,6 +13,7 @@ from aiida_rm.engine.errors import FramesError
 from aiida_rm.engine.frames import Frames
 from aiida_rm.engine.scoring import pool as pool_module
 from aiida_rm.engine.scoring.crystals import spacegroup
+from aiida_rm.engine.scoring.fingerprint import find_repeats
 from aiida_rm.engine.scoring.geometry import Geometry, measure
 from aiida_rm.engine.scoring.matching import (
     Candidate,
@@ -70,10 +71,10 @@ def score(
     names = _names(known)
     with workers(settings, len(frames)) as pool:
         runner = Runner(pool, progress)
-        labels, atom_labels = _measure_all(frames, settings, runner)
+        labels, atom_labels, prints = _measure_all(frames, settings, runner)
         chosen = np.flatnonzero(labels["valid"]).tolist()
         candidates = _prepare_all(frames, chosen, "reduce", runner)
-        labels["duplicate_of"] = _duplicates(frames, candidates, settings, runner)
+        labels["duplicate_of"] = _duplicates(frames, candidates, prints, settings, runner)
         labels["unique"] = labels["duplicate_of"] == np.arange(len(frames))
         old = _prepared("references", references, runner)
         famous = _prepared("known structures", known, runner)
@@ -105,8 +106,8 @@ def _names(known: Frames | None) -> list[str]:
 
 def _measure_all(
     frames: Frames, settings: ScoreSettings, runner: Runner
-) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Geometry, validity and space group."""
+) -> tuple[dict[str, Array], dict[str, Array], Array]:
+    """Geometry, validity and space group; the fingerprints."""
     total = len(frames)
     parts = chunks(list(range(total)))
     bare = frames.without_labels()
@@ -139,7 +140,8 @@ def _measure_all(
         values = [function(item) if len(item) else 0 for item in neighbors]
         labels[f"coordination_{name}"] = np.array(values, kind)
     each = np.concatenate(neighbors) if neighbors else np.zeros(0)
-    return labels, {"coordination": each.astype(np.int16)}
+    prints = np.array([shape.fingerprint for shape in shapes], np.float32)
+    return labels, {"coordination": each.astype(np.int16)}, prints
 
 
 def _measure_chunk(work: tuple[Frames, ScoreSettings]) -> list[tuple[Geometry, int]]:
@@ -214,18 +216,30 @@ def _energies(frames: Frames) -> Array:
 def _duplicates(
     frames: Frames,
     candidates: list[Candidate],
+    prints: Array,
     settings: ScoreSettings,
     runner: Runner,
 ) -> Array:
+    """The representative of each structure, -1 of what is no candidate.
+
+    Repeats by energy and fingerprint go first; only what is left is matched.
+    """
     energies = _energies(frames)
     # NaN sorts last; equal energies keep their order.
     rank = np.empty(len(frames), int)
     rank[np.argsort(energies, kind="stable")] = np.arange(len(frames))
-    groups = list(grouped(sorted(candidates, key=lambda item: int(rank[item.index]))).values())
+    every = list(grouped(sorted(candidates, key=lambda item: int(rank[item.index]))).values())
+    repeats: dict[int, int] = {}
+    groups = []
+    for group in every:
+        rows = np.array([item.index for item in group])
+        firsts = find_repeats(energies[rows], prints[rows])
+        repeats.update(zip(rows.tolist(), rows[firsts].tolist(), strict=True))
+        groups.append([item for item in group if repeats[item.index] == item.index])
     # The largest groups first, so that none of them is left for the end.
     groups.sort(key=len, reverse=True)
     owners = np.full(len(frames), -1, np.int64)
-    finished, total = 0, len(candidates)
+    finished, total = 0, sum(len(group) for group in groups)
     for group in groups:
         if len(group) > pool_module.CHUNK:
             for index, owner in _in_waves(group, settings, runner, (finished, total)).items():
@@ -238,6 +252,8 @@ def _duplicates(
     ):
         for index, owner in found.items():
             owners[index] = owner
+    for index, first in repeats.items():
+        owners[index] = owners[first]
     return owners
 
 

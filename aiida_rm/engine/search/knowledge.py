@@ -36,6 +36,8 @@ class Knowledge:
         boxes: cubic angstrom of a molecule's box that an atom of each element adds to.
         box_spread: standard deviation of log(box / fit); None if unknown.
         box_shape: its edges over the cube root of its volume.
+        energies: square angstrom; E~ per atom of the stable structures, at every percent from the
+            lowest to the highest; empty if unknown.
     """
 
     n_structures: int = 0
@@ -50,6 +52,7 @@ class Knowledge:
     boxes: Mapping[str, float] = field(default_factory=dict)
     box_spread: float | None = None
     box_shape: tuple[float, ...] = ()
+    energies: tuple[float, ...] = ()
 
     @classmethod
     def from_notes(cls, notes: Mapping[str, Any]) -> Knowledge:
@@ -75,6 +78,7 @@ class Knowledge:
                 boxes=_positive(notes.get("elemental_boxes", {})),
                 box_spread=_number(notes, "box_spread"),
                 box_shape=tuple(float(edge) for edge in notes.get("box_shape", ())),
+                energies=_ascending(notes.get("energy_percentiles", ())),
             )
         except (TypeError, ValueError, KeyError, AttributeError) as error:
             raise PotentialError(
@@ -98,6 +102,18 @@ class Knowledge:
         """Volume of a crystal of these atoms by the regression, in cubic angstrom."""
         return float(sum(self.volumes[SYMBOLS[z]] for z in species))
 
+    def energy_percentile(self, energies: Array) -> Array:
+        """(S,) how many percent of the training set are lower, from E~ per atom (S,); NaN: unknown.
+
+        Below the lowest 0, above the highest 100.
+        """
+        if not self.energies:
+            return np.full(len(energies), np.nan)
+        # Equal values would leave it open which percent they mean.
+        known, first = np.unique(np.array(self.energies), return_index=True)
+        percents = first * (100 / (len(self.energies) - 1))
+        return np.where(energies > known[-1], 100.0, np.interp(energies, known, percents))
+
     def box(self, species: Array) -> Array:
         """(3,) edges of the typical box of a molecule of these atoms, in angstrom."""
         volume = sum(self.boxes[SYMBOLS[z]] for z in species)
@@ -106,6 +122,13 @@ class Knowledge:
 
 def _number(notes: Mapping[str, Any], name: str) -> float | None:
     return None if notes.get(name) is None else float(notes[name])
+
+
+def _ascending(values: Any) -> tuple[float, ...]:
+    found = tuple(float(value) for value in values)
+    if len(found) == 1 or not np.isfinite(found).all() or (np.diff(found) < 0).any():
+        raise ValueError(f"'energy_percentiles' do not ascend: {found[:3]}...")
+    return found
 
 
 def _counts(values: Mapping[str, Any]) -> dict[str, int]:

@@ -50,7 +50,7 @@ def describe_training_set(frames: Frames, *, distances: bool = True) -> dict[str
         ``box_spread`` as above, and ``box_shape`` its edges over the cube root of its volume,
         longest first (molecules).
     """
-    stable, volumes, sizes = _stable(frames)
+    stable, volumes, sizes = stable_structures(frames)
     numbers, table = element_table(stable)
     symbols = [SYMBOLS[z] for z in numbers]
     counts = table.sum(1)
@@ -95,8 +95,11 @@ def molecule_boxes(frames: Frames) -> Array:
     return np.asarray(np.sort(extents, axis=1)[:, ::-1] + _MARGIN)
 
 
-def _stable(frames: Frames) -> tuple[Frames, Array, Array]:
-    """The stable structures, their volumes, and the numbers of atoms before they were repeated."""
+def stable_structures(frames: Frames) -> tuple[Frames, Array, Array]:
+    """The stable structures, their volumes, and the numbers of atoms before they were repeated.
+
+    Of a perturbed set without homes (earlier versions), the structures are perturbed ones.
+    """
     if "force" not in frames.atom:
         return frames, frames.volumes, frames.counts
     if "parent" in frames.structure:

@@ -44,6 +44,7 @@ from aiida_rm.engine.training.loader import Loader
 from aiida_rm.engine.training.loss import add_gradient, squared_errors
 from aiida_rm.engine.training.model import first_model
 from aiida_rm.engine.training.progress import Metrics, Pace, Progress
+from aiida_rm.engine.training.ranking import energy_percentiles
 from aiida_rm.engine.training.state import load_state, save_state
 
 #: Metrics that are means over the batches of an epoch.
@@ -318,6 +319,9 @@ class Trainer:
         )
         best.notes = {
             **best.notes,
+            "energy_percentiles": energy_percentiles(
+                best, self.data.frames, self.settings.batch_atoms
+            ),
             "training": {
                 "epochs": self.progress.epoch,
                 "steps": self.progress.step,
