@@ -17,6 +17,7 @@ A candidate is right when pymatgen's StructureMatcher finds it equal to the know
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from pathlib import Path
@@ -189,13 +190,31 @@ def summary(rows: Figures, count: int) -> Figures:
     for name in _MATCHERS:
         right = np.nan_to_num(rows[name])
         figures[f"{name}_per_sample"] = float(np.nanmean(rows[name]))
-        for k in sorted({1, 5, count}):
-            figures[f"{name}_any_of_{k}"] = float(right[:, :k].any(1).mean())
+        for k in sorted({1, 2, 5, 10, count}):
+            figures[f"{name}_any_of_{k}"] = any_of(rows[name], k)
         lowest = np.nanargmin(np.where(np.isnan(rows["energy"]), np.inf, rows["energy"]), axis=1)
         figures[f"{name}_lowest"] = float(right[np.arange(len(right)), lowest].mean())
-    matched = rows["rmsd"][~np.isnan(rows["rmsd"])]
-    figures["rmsd"] = float(matched.mean()) if len(matched) else None
+    matched = ~np.isnan(rows["rmsd"])
+    if matched.any():
+        best = np.nanmin(np.where(matched, rows["rmsd"], np.inf), axis=1)
+        figures["rmsd"] = float(rows["rmsd"][matched].mean())
+        figures["rmsd_best"] = float(best[np.isfinite(best)].mean())
     return figures
+
+
+def any_of(right: Any, k: int) -> float:
+    """Share of the compounds that k candidates find, on average over all choices of k.
+
+    Args:
+        right: (targets, candidates) right or not, NaN where there is no candidate.
+        k: candidates of a compound; all there are where there are fewer.
+    """
+    shares = []
+    for row in right:
+        seen = row[~np.isnan(row)]
+        wrong, total = int((seen == 0).sum()), len(seen)
+        shares.append(1 - math.comb(wrong, min(k, total)) / math.comb(total, min(k, total)))
+    return float(np.mean(shares))
 
 
 def ratio(ours: Figures, null: Figures) -> Figures:

@@ -100,12 +100,13 @@ def main() -> None:
     }
     table(list(figures.items()))
     figures["carbons"] = carbons(scored)
+    figures["unnamed"] = unnamed(scored)
     finish("diamond", given.seed, figures)
 
 
 def carbons(scored: Frames) -> dict[str, dict[str, float]]:
     """By name: share of the starts, and the medians of E~ and of the volume per atom."""
-    names = np.array([name or "other" for name in scored.structure["match"]])
+    names = np.array([name or "other" for name in scored.structure["match"]], dtype="<U40")
     names[scored.structure["status"] != 0] = "not converged"
     found = {}
     for name in sorted(set(names), key=lambda name: -int((names == name).sum())):
@@ -117,6 +118,27 @@ def carbons(scored: Frames) -> dict[str, dict[str, float]]:
         }
     for name, row in found.items():
         print(f"{name:20}", *(f"{value:9.4f}" for value in row.values()))
+    return found
+
+
+def unnamed(scored: Frames, most: int = 8) -> list[dict[str, Any]]:
+    """The most frequent carbons without a name."""
+    labels = scored.structure
+    owners = labels["duplicate_of"]
+    rows, times = np.unique(owners[(owners >= 0) & (labels["match"] == "")], return_counts=True)
+    found = []
+    for row, count in sorted(zip(rows, times, strict=True), key=lambda item: -item[1])[:most]:
+        found.append(
+            {
+                "share": float(count / len(scored)),
+                "spacegroup": int(labels["spacegroup"][row]),
+                "atoms": int(scored.counts[row]),
+                "coordination": float(labels["coordination_mean"][row]),
+                "energy_per_atom": float(labels["energy_per_atom"][row]),
+                "volume_per_atom": float(labels["volume_per_atom"][row]),
+            }
+        )
+        print(*(f"{value:9.4g}" for value in found[-1].values()))
     return found
 
 
