@@ -14,7 +14,7 @@ FOLDER = Path(__file__).parents[1] / "benchmarks"
 
 
 #: These take real data from the folder that AIIDA_RM_DATA names.
-WITH_DATA = ["starts", "dataset_reading", "qm7b"]
+WITH_DATA = ["csp", "dataset_reading", "qm7b", "starts"]
 
 
 @pytest.mark.slow
@@ -23,6 +23,7 @@ WITH_DATA = ["starts", "dataset_reading", "qm7b"]
     [
         "compilation",
         "diamond",
+        "generation_scaling",
         "generation_speed",
         "gpu",
         "training_quality",
