@@ -26,6 +26,7 @@ WITH_DATA = ["csp", "dataset_reading", "qm7b", "starts"]
         "generation_scaling",
         "generation_speed",
         "gpu",
+        "stages",
         "training_quality",
         "training_speed",
         *WITH_DATA,
