@@ -46,7 +46,7 @@ STATE_HEADER = {
 
 
 #: Folders whose tests make nodes.
-_STORING = ("calculations", "data", "parsers", "workflows")
+_STORING = ("calculations", "data", "parsers", "referees", "workflows")
 
 
 @pytest.fixture(autouse=True, scope="module")

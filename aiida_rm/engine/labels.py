@@ -38,3 +38,6 @@ SCORED: Final = {
     "coordination_max": "i",
     "coordination_mean": "f",
 }
+
+#: Of a referee's run: the structure within the run, its energy in eV, and the verdict in words.
+JUDGED: Final = {"row": "i", "energy": "f", "verdict": "U", "note": "U"}

@@ -1,0 +1,1 @@
+"""Referees: outside judges of a structure, one class each, known by the entry point group."""

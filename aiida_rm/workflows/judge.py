@@ -1,0 +1,259 @@
+"""rm.judge: one referee on a set of structures, a verdict each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from aiida import orm
+from aiida.common import AttributeDict
+from aiida.engine import ExitCode, ProcessSpec, ToContext, WorkChain, while_
+
+from aiida_rm.data.frames import FramesData
+from aiida_rm.engine.errors import EngineError
+from aiida_rm.referees.base import FAILED, Referee, RefereeError, RefereeJob, load_referee
+from aiida_rm.referees.functions import check_judged, gather_verdicts, row_key
+from aiida_rm.workflows.common import CleaningMixin, call, exit_with, verdict
+from aiida_rm.workflows.protocols import check_names
+
+MAX_STRUCTURES = 10_000
+_LABEL = re.compile(r"[A-Za-z][A-Za-z0-9_]*\Z")
+
+
+class JudgeWorkChain(CleaningMixin, WorkChain):
+    """Give structures to a referee; what fails for one of them leaves the others alone."""
+
+    @classmethod
+    def define(cls, spec: ProcessSpec) -> None:
+        """Structures, the referee's name, its program and settings; verdicts out."""
+        super().define(spec)
+        spec.input("frames", valid_type=FramesData, help="The structures to judge.")
+        spec.input(
+            "referee",
+            valid_type=orm.Str,
+            serializer=orm.to_aiida_type,
+            validator=_check_referee,
+            help="Name of the referee: an entry point of the group aiida_rm.referees.",
+        )
+        spec.input("code", valid_type=orm.AbstractCode, help="The program that the referee runs.")
+        spec.input(
+            "settings",
+            valid_type=orm.Dict,
+            default=lambda: orm.Dict({}),
+            serializer=orm.to_aiida_type,
+            help="Knobs of the referee (aiida_rm.engine.referee_settings).",
+        )
+        spec.input(
+            "label",
+            valid_type=orm.Str,
+            required=False,
+            serializer=orm.to_aiida_type,
+            validator=_check_label,
+            help="What the names of the new labels begin with; without it, the referee's name.",
+        )
+        spec.input(
+            "max_structures",
+            valid_type=orm.Int,
+            default=lambda: orm.Int(100),
+            serializer=orm.to_aiida_type,
+            validator=_check_max_structures,
+            help="More structures than this are refused: a guard, for a referee takes its time.",
+        )
+        spec.input(
+            "max_concurrent",
+            valid_type=int,
+            default=8,
+            non_db=True,
+            validator=_check_max_concurrent,
+            help="So many jobs at a time at most.",
+        )
+        spec.input(
+            "options",
+            valid_type=dict,
+            default=dict,
+            non_db=True,
+            help="`metadata.options` of every job, such as `max_wallclock_seconds`.",
+        )
+        spec.inputs.validator = _check_together
+        spec.output(
+            "frames",
+            valid_type=FramesData,
+            required=False,
+            help="The structures, relaxed, row by row, with `LABEL_energy` (eV), "
+            "`LABEL_energy_per_atom` (eV), `LABEL_rmsd` (angstrom), `LABEL_verdict`, "
+            "`LABEL_note` and `LABEL_row`.",
+        )
+        spec.output("results", valid_type=orm.Dict, required=False, help="How many ended how.")
+        spec.outline(
+            cls.setup,
+            while_(cls.should_run_jobs)(cls.run_jobs, cls.inspect_jobs),
+            cls.gather,
+        )
+        spec.exit_code(
+            331, "ERROR_NOT_PREPARED", message="The jobs could not be prepared: {message}"
+        )
+        spec.exit_code(
+            332, "ERROR_NOT_GATHERED", message="The verdicts could not be gathered: {message}"
+        )
+        spec.exit_code(
+            704,
+            "WARNING_NOTHING_CONVERGED",
+            message="None of {count} structures was judged well; the first is '{verdict}'. All "
+            "verdicts are in the output `frames`.",
+        )
+
+    def setup(self) -> ExitCode | None:
+        """Ask the referee which runs there are to be."""
+        referee = _referee_of(self.inputs)
+        frames = self.inputs.frames.get_frames()
+        refused = referee.refuse(frames)
+        rows = [row for row in range(len(frames)) if row not in refused]
+        try:
+            jobs = referee.jobs(self.inputs.frames, rows, self.inputs.code) if rows else []
+        except EngineError as error:
+            return exit_with(self, "ERROR_NOT_PREPARED", message=str(error))
+        except RefereeError as error:
+            return exit_with(self, "ERROR_NOT_PREPARED", message=str(error))
+        self.ctx.jobs = {_key(job): job.inputs for job in jobs}
+        self.ctx.rows = {_key(job): list(job.rows) for job in jobs}
+        self.ctx.verdicts = {str(row): text for row, text in refused.items()}
+        self.ctx.judged = {}
+        self.ctx.waiting = sorted(self.ctx.jobs)
+        self.ctx.launched = []
+        name = self.inputs.referee.value
+        self.report(
+            f"{len(frames)} structures for '{name}' in {len(jobs)} jobs; {len(refused)} need none"
+        )
+        return None
+
+    def should_run_jobs(self) -> bool:
+        """Whether a job waits."""
+        return bool(self.ctx.waiting)
+
+    def run_jobs(self) -> Any:
+        """Submit as many of the waiting jobs as may run together."""
+        limit = self.inputs.max_concurrent
+        batch, self.ctx.waiting = self.ctx.waiting[:limit], self.ctx.waiting[limit:]
+        referee = _referee_of(self.inputs)
+        options = referee.options(self.inputs.options)
+        self.ctx.launched = []
+        launched = {}
+        for key in batch:
+            inputs = AttributeDict(self.ctx.jobs[key])
+            inputs.metadata = {"options": options, "call_link_label": key}
+            try:
+                node = self.submit(referee.PROCESS, **inputs)
+            except ValueError as error:
+                self._fail(key, f"its inputs were refused: {error}")
+                continue
+            self.ctx.launched.append(key)
+            launched[key] = node
+        return ToContext(**launched)
+
+    def inspect_jobs(self) -> None:
+        """Keep what came back; a run that brought nothing is a verdict as well."""
+        for key in self.ctx.launched:
+            node = self.ctx[key]
+            if "frames" not in node.outputs:
+                self._fail(key, f"the job ended with {verdict(node)}")
+                continue
+            problem = check_judged(node.outputs.frames.get_frames(), len(self.ctx.rows[key]))
+            if problem is not None:
+                self._fail(key, problem)
+                continue
+            self.ctx.judged[key] = node.outputs.frames
+            if not node.is_finished_ok:
+                self.report(f"{key} <{node.pk}> ended with {verdict(node)}; its verdict is kept")
+
+    def gather(self) -> ExitCode | None:
+        """All verdicts in one set."""
+        told = orm.Dict({"rows": self.ctx.rows, "verdicts": self.ctx.verdicts})
+        label = self.inputs.get("label") or orm.Str(self.inputs.referee.value)
+        made, node = call(gather_verdicts, self.inputs.frames, label, told, **self.ctx.judged)
+        if not node.is_finished_ok:
+            return exit_with(self, "ERROR_NOT_GATHERED", message=verdict(node))
+        self.out("frames", made["frames"])
+        self.out("results", made["results"])
+        found = made["results"].get_dict()
+        self.report(f"{found['converged']} of {found['n_structures']} structures are judged well")
+        for text, count in found["notes"]:
+            self.report(f"{count} x {text}")
+        if not found["converged"]:
+            first = str(made["frames"].get_frames().structure[f"{label.value}_verdict"][0])
+            return exit_with(
+                self, "WARNING_NOTHING_CONVERGED", count=found["n_structures"], verdict=first
+            )
+        return None
+
+    def _fail(self, key: str, reason: str) -> None:
+        self.report(f"{key}: {reason}")
+        for row in self.ctx.rows[key]:
+            self.ctx.verdicts[str(row)] = f"{FAILED}{reason}"
+
+
+def _referee_of(inputs: Mapping[str, Any]) -> Referee:
+    return load_referee(inputs["referee"].value)(inputs["settings"].get_dict())
+
+
+def _key(job: RefereeJob) -> str:
+    first = row_key(job.rows[0])
+    return first if len(job.rows) == 1 else f"{first}_{job.rows[-1]:06d}"
+
+
+def _check_referee(value: orm.Str, _: Any) -> str | None:
+    try:
+        load_referee(value.value)
+    except RefereeError as error:
+        return f"`referee`: {error}"
+    return None
+
+
+def _check_label(value: orm.Str | None, _: Any) -> str | None:
+    if value is not None and not _LABEL.match(value.value):
+        return f"`label` is '{value.value}'; use a letter, then letters, digits and _"
+    return None
+
+
+def _check_max_structures(value: orm.Int, _: Any) -> str | None:
+    if not 1 <= value.value <= MAX_STRUCTURES:
+        return f"`max_structures` is {value.value}, must be between 1 and {MAX_STRUCTURES}"
+    return None
+
+
+def _check_max_concurrent(value: int, _: Any) -> str | None:
+    return f"`max_concurrent` is {value}, must be at least 1" if value < 1 else None
+
+
+def _check_together(inputs: Mapping[str, Any], _: Any) -> str | None:
+    """Find at submission what would else stop every job."""
+    frames, limit = inputs.get("frames"), inputs.get("max_structures")
+    given = (inputs.get("referee"), inputs.get("settings"))
+    if not isinstance(frames, FramesData) or limit is None or None in given:
+        return None  # the ports say so
+    if len(frames) > limit.value:
+        return (
+            f"`frames` holds {len(frames)} structures, more than `max_structures`, {limit.value}; "
+            "choose some with rm.select_frames (rules such as sort and limit), or raise it"
+        )
+    try:
+        referee = _referee_of(inputs)
+        referee.check(frames.get_frames())
+    except EngineError as error:
+        return f"`settings` of '{inputs['referee'].value}': {error}"
+    except RefereeError as error:
+        return f"`frames`: {error}"
+    return _check_options(referee, inputs["options"])
+
+
+def _check_options(referee: Referee, given: Mapping[str, Any]) -> str | None:
+    ports = referee.PROCESS.spec().inputs["metadata"]["options"]
+    try:
+        check_names(ports, given, "options")
+    except ValueError as error:
+        return str(error)
+    for name, value in given.items():
+        problem = ports[name].validate(value)
+        if problem is not None:
+            return f"`options.{name}`: {problem.message}"
+    return None
