@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from chemistry import bust, perceive
 from common import arguments, finish, table
-from systems import FORMULAS, qm7b
+from systems import FORMULAS, chemistry_of, qm7b
 
 from aiida_rm.engine.frames import Frames, concatenate
+from aiida_rm.engine.labels import CHECKS, check_label
 from aiida_rm.engine.neighbors import build_graph
 from aiida_rm.engine.potential import Potential
 from aiida_rm.engine.relaxation import relax
@@ -98,7 +98,7 @@ def training_set(potential: Potential, frames: Frames) -> tuple[np.ndarray, set[
     for rows in np.array_split(np.arange(len(frames)), max(1, len(frames) // 64)):
         graph = build_graph(frames.select(rows), potential.cutoff, dtype=torch.float32)
         energies.append(potential(graph).energy.numpy() / frames.counts[rows])
-    smiles = {perceive(frames, index).smiles for index in range(len(frames))}
+    smiles = set(chemistry_of(frames, "perceive")["smiles"].tolist())
     return np.concatenate(energies), smiles - {""}
 
 
@@ -106,23 +106,21 @@ def judge(
     frames: Frames, limit: float, known: set[str], *, checks: bool
 ) -> dict[str, float | dict[str, float]]:
     """Shares of all starts, and of those whose E~ per atom is below the limit."""
-    molecules = [perceive(frames, index) for index in range(len(frames))]
-    sound = np.array([molecule.verdict == "sound" for molecule in molecules])
-    clean = sound.copy()
+    labels = chemistry_of(frames, "posebusters" if checks else "perceive")
+    sound = labels["sound"]
+    clean = sound
     figures: dict[str, Any] = {"sound": float(sound.mean())}
     if checks:
-        rows = bust(molecules)
-        clean = np.array([bool(row) and all(row.values()) for row in rows])
-        names = sorted({name for row in rows for name in row})
+        clean = labels["clean"]
         figures["clean"] = float(clean.mean())
         figures["checks_of_sound"] = {
-            name: float(np.mean([row[name] for row in rows if row])) for name in names
+            name: float(labels[check_label(name)][sound].mean()) for name in CHECKS if sound.any()
         }
     low = frames.structure["energy_per_atom"] <= limit
-    smiles = [molecule.smiles for molecule, good in zip(molecules, clean, strict=True) if good]
+    smiles = labels["smiles"][clean].tolist()
     formulas = frames.formulas()
     figures |= {
-        "verdicts": dict(Counter(molecule.verdict for molecule in molecules)),
+        "verdicts": dict(Counter(labels["verdict"].tolist())),
         "in_training_range": float(low.mean()),
         "good_of_those": float(clean[low].mean()) if low.any() else 0.0,
         "unique_of_good": len(set(smiles)) / max(len(smiles), 1),

@@ -15,10 +15,13 @@ from aiida_rm.engine.converters import to_pymatgen
 from aiida_rm.engine.frames import Frames, concatenate
 from aiida_rm.engine.readers import read_dataset
 from aiida_rm.engine.scoring.geometry import measure
+from aiida_rm.engine.scoring.judging import choose, close_chemists, judge_all
+from aiida_rm.engine.scoring.pool import Runner, workers
 from aiida_rm.engine.search import random_starts
 from aiida_rm.engine.settings import (
     GenerateSettings,
     PerturbSettings,
+    ScoreSettings,
     Stage,
     TrainSettings,
     parse_settings,
@@ -160,11 +163,21 @@ def qm7b() -> System:
     )
 
 
+def chemistry_of(frames: Frames, level: str) -> dict[str, Any]:
+    """The labels of aiida_rm.engine.scoring.judging; level: perceive or posebusters."""
+    settings = ScoreSettings(chemistry=level)
+    nearest = np.array([frames.minimum_distance(index) for index in range(len(frames))])
+    chosen = choose(settings, frames)
+    try:
+        with workers(settings, len(frames)) as pool:
+            return judge_all(frames, nearest, settings, chosen, Runner(pool, None)).labels
+    finally:
+        close_chemists()
+
+
 def judge_molecules(frames: Frames) -> Verdicts:
     """Shares of converged, and of converged, connected and closed-shell molecules."""
-    from chemistry import perceive  # RDKit is for molecules alone
-
-    sound = np.array([perceive(frames, index).verdict == "sound" for index in range(len(frames))])
+    sound = chemistry_of(frames, "perceive")["sound"]
     converged = frames.structure["status"] == 0
     return {"good": float(sound.mean()), "converged": float(converged.mean())}
 

@@ -22,6 +22,39 @@ GENERATED: Final = {
     "status": "i",
 }
 
+#: The checks ``mol`` of PoseBusters 0.6, by its own names. Their labels begin with ``check_``.
+CHECKS: Final = (
+    "mol_pred_loaded",
+    "sanitization",
+    "inchi_convertible",
+    "all_atoms_connected",
+    "no_radicals",
+    "bond_lengths",
+    "bond_angles",
+    "internal_steric_clash",
+    "aromatic_ring_flatness",
+    "non-aromatic_ring_non-flatness",
+    "double_bond_flatness",
+    "internal_energy",
+)
+
+
+def check_label(name: str) -> str:
+    """The label of a check."""
+    return "check_" + name.replace("-", "_")
+
+
+#: Of task score, by what molecules are judged with: nothing, RDKit, PoseBusters.
+STABILITY: Final = {"stable_atoms": "f", "stable_molecule": "b"}
+PERCEPTION: Final = {
+    "verdict": "U",
+    "smiles": "U",
+    "connected": "b",
+    "perceived": "b",
+    "sound": "b",
+}
+POSEBUSTERS: Final = {"clean": "b", **{check_label(name): "b" for name in CHECKS}}
+
 #: Of task score.
 SCORED: Final = {
     "valid": "b",
@@ -37,6 +70,9 @@ SCORED: Final = {
     "coordination_min": "i",
     "coordination_max": "i",
     "coordination_mean": "f",
+    **STABILITY,
+    **PERCEPTION,
+    **POSEBUSTERS,
 }
 
 #: Of a referee's run: the structure within the run, its energy in eV, and the verdict in words.

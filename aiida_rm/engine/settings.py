@@ -24,6 +24,7 @@ from aiida_rm.engine.stages import (
 
 __all__ = [
     "CELL_MODES",
+    "CHEMISTRY",
     "MODES",
     "MOVES",
     "SETTINGS",
@@ -294,6 +295,9 @@ class GenerateSettings:
     threads: int = knob(1, "processor threads; 0: as many as torch finds", low=0, high=1024)
 
 
+CHEMISTRY = ("auto", "off", "perceive", "posebusters")
+
+
 @dataclass(frozen=True)
 class ScoreSettings:
     """Generated structures to verdicts."""
@@ -321,6 +325,18 @@ class ScoreSettings:
         6.0, "radial distribution up to this distance", unit="angstrom", low=0.5, high=20
     )
     rdf_bins: int = knob(120, "bins of the radial distribution", low=1, high=10_000)
+    chemistry: str = knob(
+        "auto",
+        "molecules: perceive: bonds by RDKit; posebusters: its checks of sound ones, too; auto: "
+        "perceive where RDKit is installed",
+        choices=CHEMISTRY,
+    )
+    chemistry_atoms: int = knob(
+        200, "molecules of more atoms are not perceived: too large", low=1, high=100_000
+    )
+    chemistry_seconds: float = knob(
+        60.0, "after so long RDKit, or PoseBusters, gives a molecule up", unit="s", low=0.01
+    )
     processes: int = knob(0, "processes that share the work; 0: one a core", low=0, high=1024)
 
 

@@ -20,6 +20,7 @@ from aiida.engine import (
 from aiida_rm.calculations.functions import merge_frames, settings_of_round, summarise_rounds
 from aiida_rm.calculations.generate import GenerateCalculation
 from aiida_rm.calculations.perturb import PerturbCalculation, unusable
+from aiida_rm.calculations.score import ScoreCalculation
 from aiida_rm.calculations.train import TrainCalculation, cannot_begin_with
 from aiida_rm.data.frames import FramesData
 from aiida_rm.data.potential import PotentialData
@@ -374,7 +375,8 @@ def _check_stages(dataset: FramesData, inputs: Mapping[str, Any]) -> str | None:
         return message
     if message := _check_generation(dataset, None if cold else potential, generate):
         return message
-    return rules_problem(inputs["validate"]["rules"], GENERATED)
+    scoring = ScoreCalculation.settings_of(inputs["validate"].get("score", {}))
+    return rules_problem(inputs["validate"]["rules"], GENERATED, scoring)
 
 
 def _check_generation(dataset: FramesData, potential: Any, generate: Any) -> str | None:

@@ -14,7 +14,8 @@ from aiida_rm.calculations.score import ScoreCalculation
 from aiida_rm.data.frames import FramesData
 from aiida_rm.data.selection import RuleError, check_names, check_rules, kinds_of
 from aiida_rm.engine.errors import EngineError
-from aiida_rm.engine.labels import SCORED
+from aiida_rm.engine.labels import PERCEPTION, POSEBUSTERS, SCORED
+from aiida_rm.engine.settings import ScoreSettings
 from aiida_rm.workflows.common import CleaningMixin, call, exit_with, verdict
 from aiida_rm.workflows.protocols import ProtocolMixin, merge
 
@@ -122,12 +123,26 @@ class ValidateWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
         return exit_with(self, "ERROR_RULES_REFUSED", message=node.exit_message)
 
 
-def rules_problem(rules: orm.Dict, labels: Mapping[str, str]) -> str | None:
-    """Say why rules cannot be applied to scored structures that had these labels, or None."""
+def rules_problem(
+    rules: orm.Dict, labels: Mapping[str, str], settings: ScoreSettings
+) -> str | None:
+    """Say why rules cannot be applied to what had these labels and is scored so, or None."""
+    names = rules.get_dict()
     try:
-        check_names(rules.get_dict(), {**labels, **SCORED})
+        check_names(names, {**labels, **SCORED})
     except RuleError as error:
         return f"`rules`: {error}"
+    asked = {*names, str(names.get("sort", "")).removeprefix("-")}
+    for without, needed, level in (
+        (("off",), PERCEPTION, "perceive"),
+        (("off", "auto", "perceive"), POSEBUSTERS, "posebusters"),
+    ):
+        empty = ", ".join(sorted(asked & set(needed)))
+        if empty and settings.chemistry in without:
+            return (
+                f"`rules`: {empty} says nothing with the setting 'chemistry' of "
+                f"'{settings.chemistry}'; set it to '{level}', or leave the rule out"
+            )
     return None
 
 
@@ -137,9 +152,10 @@ def _check_together(inputs: Mapping[str, Any], _: Any) -> str | None:
     if not isinstance(frames, FramesData) or rules is None:
         return None  # the ports say so
     try:
-        return rules_problem(rules, kinds_of(frames.get_frames()))
+        settings = ScoreCalculation.settings_of(inputs["score"])
+        return rules_problem(rules, kinds_of(frames.get_frames()), settings)
     except EngineError as error:
-        return f"`score.frames`: {error}"
+        return f"`score`: {error}"
 
 
 def _check_rules(value: orm.Dict, _: Any) -> str | None:

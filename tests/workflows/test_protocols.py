@@ -326,7 +326,9 @@ def test_the_loop_looks_at_the_potential_to_begin_with(
 @pytest.mark.parametrize(
     ("rules", "says"),
     [
-        ({"sound": True}, "'sound' is no rule for these structures; known are converged"),
+        ({"sane": True}, "'sane' is no rule for these structures; known are check_all_atoms"),
+        ({"clean": True}, "clean says nothing with the setting 'chemistry' of 'auto'; set it to"),
+        ({"sort": "-check_bond_angles"}, "check_bond_angles says nothing"),
         ({"valid": "yes"}, "'valid' must be true or false"),
         ({"sort": "enthalpy"}, "'sort: enthalpy' is no rule"),
         ({"max_match": 1.0}, "'max_match' compares numbers"),
@@ -342,6 +344,30 @@ def test_rules_are_checked_before_anything_runs(
     validate.rules = orm.Dict(rules)
     assert says in refused(LoopWorkChain, loop)
     assert says in refused(ValidateWorkChain, validate)
+
+
+@pytest.mark.parametrize(
+    ("chemistry", "rules", "says"),
+    [
+        ("auto", {"sound": True, "stable_molecule": True}, ""),
+        ("posebusters", {"clean": True}, ""),
+        ("perceive", {"clean": True}, "set it to 'posebusters'"),
+        ("off", {"sound": True}, "sound says nothing with the setting 'chemistry' of 'off'"),
+        ("off", {"min_stable_atoms": 0.5}, ""),
+    ],
+)
+def test_rules_for_molecules_need_chemistry(
+    code: Any, molecule_frames: Frames, chemistry: str, rules: dict[str, Any], says: str
+) -> None:
+    validate = ValidateWorkChain.get_builder_from_protocol(
+        code,
+        FramesData(molecule_frames),
+        overrides={"score": {"settings": {"chemistry": chemistry}}},
+    )
+    validate.rules = orm.Dict(rules)
+    found = refused(ValidateWorkChain, validate)
+    assert says in found
+    assert bool(says) == bool(found)
 
 
 def test_rules_may_ask_for_labels_of_the_structures(code: Any, diamond_frames: Frames) -> None:

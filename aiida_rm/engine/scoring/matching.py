@@ -34,11 +34,13 @@ class Candidate:
             and for crystals the number of atoms of the reduced cell, without which the matcher
             itself returns False at once.
         body: a reduced pymatgen ``Structure``, or the distances of a molecule.
+        smiles: of a molecule, where its bonds were perceived.
     """
 
     index: int
     group: str
     body: Any
+    smiles: str = ""
 
     @property
     def is_molecule(self) -> bool:
@@ -46,12 +48,12 @@ class Candidate:
         return isinstance(self.body, np.ndarray)
 
 
-def prepare(frames: Frames, index: int) -> Candidate:
-    """Make structure ``index`` ready to be compared."""
+def prepare(frames: Frames, index: int, smiles: str = "") -> Candidate:
+    """Make structure ``index`` ready to be compared; ``smiles`` is that of a molecule."""
     if not frames.pbc[index].any():
         atoms = slice(int(frames.ptr[index]), int(frames.ptr[index + 1]))
         body = distance_fingerprint(frames.numbers[atoms], np.asarray(frames.positions[atoms]))
-        return Candidate(index, f"molecule {frames.formula(index)}", body)
+        return Candidate(index, f"molecule {frames.formula(index)}", body, smiles)
     crystal = reduced_crystal(frames, index)
     group = f"crystal {crystal.composition.reduced_formula} {len(crystal)}"
     return Candidate(index, group, crystal)
@@ -72,9 +74,14 @@ class Judge:
         self._matcher = make_matcher(settings.ltol, settings.stol, settings.angle_tol)
 
     def same(self, one: Candidate, two: Candidate) -> bool:
-        """Whether they are equal within the tolerances."""
+        """Whether they are equal within the tolerances.
+
+        Molecules are by their SMILES; where one of them has none, by their distances.
+        """
         if one.group != two.group:
             return False
+        if one.smiles and two.smiles:
+            return one.smiles == two.smiles
         if one.is_molecule:
             return same_molecule(one.body, two.body)
         return same_crystal(self._matcher, one.body, two.body)

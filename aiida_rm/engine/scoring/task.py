@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,14 @@ from aiida_rm.engine.scoring import pool as pool_module
 from aiida_rm.engine.scoring.crystals import spacegroup
 from aiida_rm.engine.scoring.fingerprint import find_repeats
 from aiida_rm.engine.scoring.geometry import Geometry, measure
+from aiida_rm.engine.scoring.judging import (
+    Chemistry,
+    choose,
+    close_chemists,
+    judge_all,
+    smiles_of,
+    summarise_molecules,
+)
 from aiida_rm.engine.scoring.matching import (
     Candidate,
     Judge,
@@ -44,6 +53,8 @@ def score(
     """Judge every structure of a set.
 
     No structure stops the batch: one with NaN positions or a flat cell gets ``valid`` False.
+    Molecules are equal when their canonical SMILES are, so conformers and mirror images are one;
+    without bonds (see 'chemistry'), when their distances are.
     Whatever the number of processes, the result is the same. The time of finding duplicates grows
     with the square of the number of *different* structures of one composition and size of the
     reduced cell (a few ms a pair); everything else grows with the number of structures.
@@ -51,7 +62,7 @@ def score(
     Args:
         frames: the set; its labels ``status`` (0: converged), ``energy_per_atom`` or ``energy``
             are used where there are any. Of equal structures, the one lowest in energy (without
-            energies: the first) is the representative.
+            energies: the first) is the representative; clean and sound molecules go before others.
         settings: tolerances and limits.
         references: structures that are not novel, the training set for example.
         known: structures to recognise, with a label ``name``.
@@ -61,26 +72,43 @@ def score(
         The frames with all their labels and, new, of each structure ``valid``, ``converged``,
         ``min_distance``, ``volume_per_atom``, ``spacegroup``, ``duplicate_of``, ``unique``,
         ``novel``, ``match``, ``match_rmsd``, ``coordination_min``, ``coordination_max``,
-        ``coordination_mean``, ``rdf``; of each atom ``coordination``. And the summary: numbers of
-        structures, converged, valid, unique, novel, and the matches by name.
+        ``coordination_mean``, ``rdf``, and for molecules (of others: false, "" or NaN) ``verdict``,
+        ``smiles``, ``connected``, ``perceived``, ``sound``, ``clean``, ``check_...``,
+        ``stable_atoms``, ``stable_molecule`` (see scoring.judging); of each atom ``coordination``
+        and ``stable``. And the summary: numbers of structures, converged, valid, unique, novel, the
+        matches by name, and what is said of ``molecules`` where there are any.
 
     Raises:
+        SettingsError: 'chemistry' asks for RDKit or PoseBusters, which are not installed.
         FramesError: the references or the known structures cannot be used.
         OutOfMemoryError: a process died.
     """
     names = _names(known)
-    with workers(settings, len(frames)) as pool:
-        runner = Runner(pool, progress)
-        labels, atom_labels, prints = _measure_all(frames, settings, runner)
-        chosen = np.flatnonzero(labels["valid"]).tolist()
-        candidates = _prepare_all(frames, chosen, "reduce", runner)
-        labels["duplicate_of"] = _duplicates(frames, candidates, prints, settings, runner)
-        labels["unique"] = labels["duplicate_of"] == np.arange(len(frames))
-        old = _prepared("references", references, runner)
-        famous = _prepared("known structures", known, runner)
-        labels.update(_compare_all(candidates, settings, len(frames), (old, famous, names), runner))
+    chemistry = choose(settings, frames)
+    try:
+        with workers(settings, len(frames)) as pool:
+            runner = Runner(pool, progress)
+            labels, atom_labels, prints = _measure_all(frames, settings, runner)
+            judged = judge_all(frames, labels["min_distance"], settings, chemistry, runner)
+            labels.update(judged.labels)
+            atom_labels["stable"] = judged.stable
+            chosen = np.flatnonzero(labels["valid"]).tolist()
+            candidates = _prepare_all(frames, chosen, "reduce", labels["smiles"], runner)
+            labels["duplicate_of"] = _duplicates(
+                frames, candidates, prints, settings, runner, labels
+            )
+            labels["unique"] = labels["duplicate_of"] == np.arange(len(frames))
+            old, famous = (
+                _prepared(what, others, settings, chemistry, runner)
+                for what, others in (("references", references), ("known structures", known))
+            )
+            labels.update(
+                _compare_all(candidates, settings, len(frames), (old, famous, names), runner)
+            )
+    finally:
+        close_chemists()
     scored = frames.with_labels(structure=labels, atom=atom_labels)
-    return scored, summarise(scored)
+    return scored, {**summarise(scored), **summarise_molecules(scored, chemistry, judged.versions)}
 
 
 def summarise(scored: Frames) -> dict[str, Any]:
@@ -175,25 +203,31 @@ def _prepare_all(
     frames: Frames,
     chosen: list[int],
     stage: str,
+    smiles: Array,
     runner: Runner,
 ) -> list[Candidate]:
     parts = chunks(chosen)
     bare = frames.without_labels()
-    work = [(bare.select(part), part) for part in parts]
+    work = [(bare.select(part), part, smiles[part].tolist()) for part in parts]
     done = runner.run(stage, _prepare_chunk, work, sizes_of(parts))
     return [candidate for chunk in done for candidate in chunk]
 
 
-def _prepare_chunk(work: tuple[Frames, Sequence[int]]) -> list[Candidate]:
-    frames, indices = work
-    ready = [prepare(frames, index) for index in range(len(frames))]
+def _prepare_chunk(work: tuple[Frames, Sequence[int], Sequence[str]]) -> list[Candidate]:
+    frames, indices, smiles = work
     return [
-        Candidate(index, candidate.group, candidate.body)
-        for index, candidate in zip(indices, ready, strict=True)
+        replace(prepare(frames, place, smiles[place]), index=index)
+        for place, index in enumerate(indices)
     ]
 
 
-def _prepared(what: str, frames: Frames | None, runner: Runner) -> dict[str, list[Candidate]]:
+def _prepared(
+    what: str,
+    frames: Frames | None,
+    settings: ScoreSettings,
+    chemistry: Chemistry,
+    runner: Runner,
+) -> dict[str, list[Candidate]]:
     """References or known structures, by group."""
     if frames is None or len(frames) == 0:
         return {}
@@ -201,7 +235,8 @@ def _prepared(what: str, frames: Frames | None, runner: Runner) -> dict[str, lis
         frames.check()
     except FramesError as error:
         raise FramesError(f"the {what}: {error}") from error
-    return grouped(_prepare_all(frames, list(range(len(frames))), what, runner))
+    smiles = smiles_of(frames, settings, chemistry, f"bonds of {what}", runner)
+    return grouped(_prepare_all(frames, list(range(len(frames))), what, smiles, runner))
 
 
 def _energies(frames: Frames) -> Array:
@@ -219,22 +254,23 @@ def _duplicates(
     prints: Array,
     settings: ScoreSettings,
     runner: Runner,
+    labels: dict[str, Array],
 ) -> Array:
     """The representative of each structure, -1 of what is no candidate.
 
-    Repeats by energy and fingerprint go first; only what is left is matched.
+    Repeats by SMILES, or by energy and fingerprint, go first; only what is left is matched.
     """
     energies = _energies(frames)
-    # NaN sorts last; equal energies keep their order.
+    # A molecule that passes must not be given up for an equal one that does not. NaN sorts last;
+    # equal energies keep their order.
+    faults = [~labels[name] for name in ("perceived", "sound", "clean")]
     rank = np.empty(len(frames), int)
-    rank[np.argsort(energies, kind="stable")] = np.arange(len(frames))
+    rank[np.lexsort((energies, *reversed(faults)))] = np.arange(len(frames))
     every = list(grouped(sorted(candidates, key=lambda item: int(rank[item.index]))).values())
     repeats: dict[int, int] = {}
     groups = []
     for group in every:
-        rows = np.array([item.index for item in group])
-        firsts = find_repeats(energies[rows], prints[rows])
-        repeats.update(zip(rows.tolist(), rows[firsts].tolist(), strict=True))
+        repeats.update(_repeats(group, energies, prints))
         groups.append([item for item in group if repeats[item.index] == item.index])
     # The largest groups first, so that none of them is left for the end.
     groups.sort(key=len, reverse=True)
@@ -255,6 +291,16 @@ def _duplicates(
     for index, first in repeats.items():
         owners[index] = owners[first]
     return owners
+
+
+def _repeats(group: Sequence[Candidate], energies: Array, prints: Array) -> dict[int, int]:
+    """For each of a group, the first that it repeats; itself where there is none."""
+    first_of: dict[str, int] = {}
+    named = [item for item in group if item.smiles]
+    repeats = {item.index: first_of.setdefault(item.smiles, item.index) for item in named}
+    rows = np.array([item.index for item in group if not item.smiles], int)
+    firsts = find_repeats(energies[rows], prints[rows])
+    return repeats | dict(zip(rows.tolist(), rows[firsts].tolist(), strict=True))
 
 
 def _in_waves(

@@ -16,7 +16,8 @@ from aiida_rm.engine.scoring.molecules import distance_fingerprint
 from aiida_rm.engine.scoring.task import score
 from aiida_rm.engine.settings import ScoreSettings
 
-ONE = ScoreSettings(processes=1)
+#: Molecules are compared by distances; test_judging.py has those with bonds.
+ONE = ScoreSettings(processes=1, chemistry="off")
 
 
 def lonsdaleite() -> Atoms:
@@ -141,7 +142,7 @@ def test_an_invalid_one_never_represents(diamond: Atoms) -> None:
     assert found["valid"].tolist() == [False, True]
     assert found["duplicate_of"].tolist() == [-1, 1]
     assert found["unique"].tolist() == [False, True]
-    lenient = ScoreSettings(processes=1, require_converged=False)
+    lenient = ScoreSettings(processes=1, chemistry="off", require_converged=False)
     found = verdicts([diamond, diamond], lenient, status=np.array([1, 0], np.int8))
     assert found["valid"].tolist() == [True, True]
     assert found["duplicate_of"].tolist() == [0, 0]
@@ -164,7 +165,7 @@ def test_limits_of_validity(diamond: Atoms, settings, valid) -> None:
     atoms = [diamond, lonsdaleite(), ethane]
     if "coordination" in settings:
         atoms[2] = diamond
-    chosen = ScoreSettings(processes=1, **settings)
+    chosen = ScoreSettings(processes=1, chemistry="off", **settings)
     assert verdicts(atoms, chosen)["valid"].tolist() == valid
 
 
@@ -298,7 +299,9 @@ def test_two_processes_say_the_same_as_one(diamond: Atoms) -> None:
     frames = from_ase(atoms).with_labels(structure={"energy": rng.normal(size=len(atoms))})
     steps: list[dict] = []
     others = from_ase([lonsdaleite()]), carbon_allotropes().select([0, 1])
-    two, summary_two = score(frames, ScoreSettings(processes=2), *others, progress=steps.append)
+    two, summary_two = score(
+        frames, ScoreSettings(processes=2, chemistry="off"), *others, progress=steps.append
+    )
     one, summary_one = score(frames, ONE, *others)
     assert summary_one == summary_two
     for name, array in concatenate([one, two]).structure.items():

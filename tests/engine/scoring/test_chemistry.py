@@ -1,0 +1,154 @@
+"""Bonds by RDKit, checks by PoseBusters, and the process that they run in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import molecule
+
+from aiida_rm.engine.errors import SettingsError
+from aiida_rm.engine.labels import CHECKS
+from aiida_rm.engine.scoring.chemist import Chemist, Opinion
+from aiida_rm.engine.scoring.chemistry import bust, perceive
+
+pytest.importorskip("rdkit", reason="bonds are perceived by rdkit")
+pytest.importorskip("posebusters", reason="checks are those of posebusters")
+
+
+def embedded(smiles: str, seed: int = 1) -> Atoms:
+    """A molecule with the geometry that RDKit's force field gives it."""
+    from rdkit import Chem
+    from rdkit.Chem import AllChem
+
+    mol = Chem.AddHs(Chem.MolFromSmiles(smiles))
+    AllChem.EmbedMolecule(mol, randomSeed=seed)
+    AllChem.MMFFOptimizeMolecule(mol)
+    numbers = [atom.GetAtomicNum() for atom in mol.GetAtoms()]
+    return Atoms(numbers, mol.GetConformer().GetPositions())
+
+
+def two_waters() -> Atoms:
+    far = molecule("H2O")
+    far.positions += 4.0
+    return molecule("H2O") + far
+
+
+@pytest.mark.parametrize(
+    ("atoms", "verdict", "smiles"),
+    [
+        (molecule("H2O"), "sound", "O"),
+        (molecule("C6H6"), "sound", "c1ccccc1"),
+        (molecule("CH3CH2OH"), "sound", "CCO"),
+        (molecule("H2"), "sound", "[H][H]"),
+        (Atoms("Ne"), "sound", "[Ne]"),
+        (molecule("CH3"), "bond orders", ""),
+        (molecule("O2"), "sound", "O=O"),
+        (molecule("CH3NO2"), "charges", "C[N+](=O)[O-]"),
+        (two_waters(), "fragments", ""),
+        (Atoms("FeC", [[0, 0, 0], [0, 0, 1.8]]), "bond orders", ""),
+        (Atoms("HOH", np.full((3, 3), np.nan)), "no geometry", ""),
+        (Atoms(), "no geometry", ""),
+    ],
+)
+def test_hand_made(atoms: Atoms, verdict: str, smiles: str) -> None:
+    found = perceive(atoms.numbers, atoms.positions)
+    assert (found.verdict, found.smiles) == (verdict, smiles)
+    assert (found.mol is not None) == bool(smiles)
+
+
+def test_a_zwitterion_has_charges() -> None:
+    glycine = embedded("[NH3+]CC(=O)[O-]")
+    found = perceive(glycine.numbers, glycine.positions)
+    assert (found.verdict, found.smiles) == ("charges", "[NH3+]CC(=O)[O-]")
+
+
+def test_mirror_images_and_orders_have_one_smiles() -> None:
+    atoms = embedded("C[C@H](N)C(=O)O")
+    mirrored = atoms[::-1]
+    mirrored.positions[:, 0] *= -1
+    smiles = {perceive(part.numbers, part.positions).smiles for part in (atoms, mirrored)}
+    assert smiles == {"CC(N)C(=O)O"}
+
+
+class TestPoseBusters:
+    def test_all_passed(self) -> None:
+        atoms = embedded("CCCCO")
+        assert bust(perceive(atoms.numbers, atoms.positions).mol) == dict.fromkeys(CHECKS, True)
+
+    def test_a_bent_one_fails_where_it_should(self) -> None:
+        atoms = molecule("C6H6")
+        carbons = np.flatnonzero(atoms.numbers == 6)
+        atoms.positions[carbons[0]] += [0, 0, 0.8]
+        found = perceive(atoms.numbers, atoms.positions)
+        assert found.verdict == "sound"
+        failed = {name for name, passed in bust(found.mol).items() if not passed}
+        assert "aromatic_ring_flatness" in failed
+        assert "all_atoms_connected" not in failed
+
+    def test_what_it_cannot_read_passes_nothing(self) -> None:
+        assert bust("no molecule") == dict.fromkeys(CHECKS, False)
+
+
+class TestProcess:
+    def test_it_says_what_is_said_here(self) -> None:
+        chemist = Chemist(60.0, checks=False)
+        try:
+            for name in ("C6H6", "CH3NO2", "CH3"):
+                atoms = molecule(name)
+                here = perceive(atoms.numbers, atoms.positions)
+                there = chemist.judge(atoms.numbers, atoms.positions)
+                assert there == Opinion(here.verdict, here.smiles)
+            assert set(chemist.versions) == {"rdkit"}
+        finally:
+            chemist.close()
+
+    def test_what_takes_too_long_is_given_up(self) -> None:
+        water = molecule("H2O")
+        chemist = Chemist(1e-6, checks=False)
+        try:
+            found = [chemist.judge(water.numbers, water.positions) for _ in range(2)]
+            assert found == [Opinion("given up")] * 2
+        finally:
+            chemist.close()
+
+    @pytest.mark.parametrize("fate", ["time.sleep(1000)", "os.abort()"])
+    def test_checks_that_do_not_end_leave_the_verdict(
+        self, fate: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "posebusters.py").write_text(
+            "import os, time\n__version__ = '0'\nclass PoseBusters:\n"
+            "    def __init__(self, config): self.config = {'modules': []}\n"
+            f"    def bust(self, *given, **more): {fate}\n"
+        )
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+        water, radical = molecule("H2O"), molecule("CH3")
+        chemist = Chemist(2.0, checks=True)
+        try:
+            assert chemist.judge(water.numbers, water.positions) == Opinion("sound", "O")
+            assert chemist.judge(radical.numbers, radical.positions).verdict == "bond orders"
+        finally:
+            chemist.close()
+
+    def test_it_starts_again_after_it_died(self) -> None:
+        water = molecule("H2O")
+        chemist = Chemist(60.0, checks=False)
+        try:
+            chemist.judge(water.numbers, water.positions)
+            process = chemist._process
+            assert process is not None
+            process.kill()
+            process.wait()
+            assert chemist.judge(water.numbers, water.positions).smiles == "O"
+        finally:
+            chemist.close()
+
+    def test_a_broken_installation_is_named(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "rdkit.py").write_text("raise ImportError('libX is missing')\n")
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+        with pytest.raises(SettingsError, match=r"libX is missing.*pip install 'aiida-rm\[mol"):
+            Chemist(60.0, checks=False).judge(np.array([1]), np.zeros((1, 3)))
