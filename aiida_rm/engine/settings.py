@@ -335,7 +335,10 @@ class ScoreSettings:
         200, "molecules of more atoms are not perceived: too large", low=1, high=100_000
     )
     chemistry_seconds: float = knob(
-        60.0, "after so long RDKit, or PoseBusters, gives a molecule up", unit="s", low=0.01
+        60.0,
+        "processor time after which RDKit, or a check of PoseBusters, gives a molecule up",
+        unit="s",
+        low=0.01,
     )
     processes: int = knob(0, "processes that share the work; 0: one a core", low=0, high=1024)
 

@@ -2,10 +2,11 @@
 
 Definition: Hoogeboom, Satorras, Vignac and Welling, arXiv:2203.17003 (2022), and the tables of its
 appendix; where the paper leaves something open, the rules of the program that goes with it hold
-(github.com/ehoogeboom/e3_diffusion_for_molecules, qm9/bond_analyze.py). Two atoms are bonded when they are nearer than the typical length of a single bond
-plus 10 pm; the bond is double below the typical length of a double bond plus 5 pm, and triple
-below that of a triple bond plus 3 pm. An atom is stable when its bond orders sum up to a valence
-of its element, a molecule when all its atoms are.
+(github.com/ehoogeboom/e3_diffusion_for_molecules, qm9/bond_analyze.py). Two atoms are bonded when
+they are nearer than the typical length of a single bond plus 10 pm; the bond is double below the
+typical length of a double bond plus 5 pm, and triple below that of a triple bond plus 3 pm. An atom
+is stable when its bond orders sum up to a valence of its element, a molecule when all its atoms
+are.
 
 What follows from it, and is left as it is: the only valence of sulfur is 4, so thiols, thioethers
 and thiophenes are unstable; so are carbon monoxide, nitro groups, and aromatic rings whose bonds
