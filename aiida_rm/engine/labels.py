@@ -53,7 +53,7 @@ PERCEPTION: Final = {
     "perceived": "b",
     "sound": "b",
 }
-POSEBUSTERS: Final = {"clean": "b", **{check_label(name): "b" for name in CHECKS}}
+POSEBUSTERS: Final = {"clean": "b", "unchecked": "i", **{check_label(name): "b" for name in CHECKS}}
 
 #: Of task score.
 SCORED: Final = {

@@ -40,7 +40,7 @@ class Opinion:
             RDKit took too long, or fell over.
         smiles: canonical; empty where there is none.
         checks: PoseBusters' by name; none where they were not asked for, or the molecule is not
-            sound; those are missing that took too long.
+            sound; those are missing that it cannot make, or that took too long.
     """
 
     verdict: str

@@ -113,8 +113,8 @@ def bust(mol: Any, *, energy: bool) -> dict[str, bool]:
             of the time; else the other checks.
 
     Returns:
-        Whether it passes, by the names in :data:`~aiida_rm.engine.labels.CHECKS`. What PoseBusters
-        cannot say (no conformers to compare with, no parameters) is not passed.
+        Whether it passes, by the names in :data:`~aiida_rm.engine.labels.CHECKS`. Those that
+        PoseBusters cannot make (no conformers to compare with, no parameters) are missing.
 
     Raises:
         SettingsError: this PoseBusters has other checks.
@@ -124,11 +124,11 @@ def bust(mol: Any, *, energy: bool) -> dict[str, bool]:
         table = _buster(energy=energy).bust([mol], None, None, full_report=False)
         row = {str(name): value for name, value in table.iloc[0].items()}
     except Exception:  # noqa: BLE001 - of whatever kind: nothing is known of this molecule
-        return dict.fromkeys(names, False)
+        return {}
     if set(row) != names:
         odd = ", ".join(sorted(set(row) ^ names))
         raise SettingsError(
             f"'chemistry' is posebusters, but the one installed here differs in its checks "
             f"({odd}); pip install 'posebusters>=0.6,<0.7'"
         )
-    return {name: value is True or value is np.True_ for name, value in row.items()}
+    return {name: bool(value) for name, value in row.items() if isinstance(value, bool | np.bool_)}

@@ -114,7 +114,8 @@ def judge_all(
           nearer than 'min_distance', ``too large`` beyond 'chemistry_atoms', ``given up`` after
           'chemistry_seconds'; "" with chemistry off;
         - ``smiles``, ``connected``, ``perceived``, ``sound``: as the verdict says;
-        - ``clean``: sound, and all checks passed; ``check_...``: each of them;
+        - ``clean``: sound, and all checks passed; ``check_...``: each of them; ``unchecked``: how
+          many of them could not be made, and count as not passed;
         - ``stable_atoms`` (share of the atoms), ``stable_molecule``: of scoring.stability.
     """
     total = len(frames)
@@ -125,10 +126,13 @@ def judge_all(
     verdicts, smiles = [""] * total, [""] * total
     share, each = np.full(total, np.nan), np.zeros(frames.n_atoms, bool)
     checks = {name: np.zeros(total, bool) for name in CHECKS}
+    unchecked = np.zeros(total, np.int16)
     for index, opinion, atoms in zip(chosen, opinions, stable, strict=True):
         verdicts[index], smiles[index] = opinion.verdict, opinion.smiles
         share[index] = atoms.mean() if len(atoms) else 0.0
         each[frames.ptr[index] : frames.ptr[index + 1]] = atoms
+        if chemistry.level == "posebusters" and opinion.verdict == "sound":
+            unchecked[index] = len(CHECKS) - len(opinion.checks)
         for name, passed in opinion.checks.items():
             checks[name][index] = passed
     labels: dict[str, Array] = {"verdict": _texts(verdicts), "smiles": _texts(smiles)}
@@ -136,6 +140,7 @@ def judge_all(
     labels["perceived"] = np.isin(labels["verdict"], PERCEIVED)
     labels["sound"] = labels["verdict"] == "sound"
     labels["clean"] = np.all([labels["sound"], *checks.values()], axis=0)
+    labels["unchecked"] = unchecked
     labels |= {check_label(name): passed for name, passed in checks.items()}
     labels |= {"stable_atoms": share, "stable_molecule": share == 1.0}
     return Judged(labels, each, versions)
@@ -194,9 +199,10 @@ def summarise_molecules(
         formula: {
             "n": count,
             **{
-                name: float(np.mean(labels[name][formulas == formula]))
-                for name in (*names, "stable_molecule", "stable_atoms")
+                name: float(np.mean(labels[name][formulas == formula] != 0))
+                for name in (*names, "stable_molecule")
             },
+            "stable_atoms": float(np.mean(labels["stable_atoms"][formulas == formula])),
         }
         for formula, count in counts[:_MAX_FORMULAS]
     }
@@ -209,7 +215,7 @@ def _names(chemistry: Chemistry) -> list[str]:
         return []
     names = ["connected", "perceived", "sound"]
     if chemistry.level == "posebusters":
-        names += ["clean", *map(check_label, CHECKS)]
+        names += ["clean", "unchecked", *map(check_label, CHECKS)]
     return names
 
 

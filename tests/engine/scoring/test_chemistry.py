@@ -103,7 +103,12 @@ class TestPoseBusters:
         assert "all_atoms_connected" not in failed
 
     def test_what_it_cannot_read_passes_nothing(self) -> None:
-        assert passed("no molecule") == dict.fromkeys(CHECKS, False)
+        assert passed("no molecule") == {}
+
+    def test_what_it_cannot_say_is_missing(self) -> None:
+        # No force field for neon, so no energy to compare with.
+        found = passed(perceive(np.array([10]), np.zeros((1, 3))).mol)
+        assert set(CHECKS) - set(found) == {"internal_energy"}
 
 
 class TestProcess:
