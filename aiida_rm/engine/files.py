@@ -30,4 +30,4 @@ STDERR: Final = "aiida_rm.err"
 #: Version of settings.json and results.json.
 SCHEMA_VERSION: Final = 1
 
-TASKS: Final = ("perturb", "train", "generate", "score")
+TASKS: Final = ("perturb", "train", "generate", "score", "relax")

@@ -29,7 +29,7 @@ class Job:
 
     Attributes:
         folder: where all files of the job are.
-        task: perturb, train, generate or score.
+        task: one of files.TASKS.
         settings: the task's knobs.
         team: the processes that do it together; only the first one writes.
     """

@@ -24,7 +24,15 @@ def knob(
 ) -> Any:
     """A field of a settings class; ``low`` and ``high`` are inclusive and hold for each item."""
     metadata = {"help": help, "unit": unit, "low": low, "high": high, "choices": choices}
+    if isinstance(default, dict):  # a table of names and values that the knob's user knows
+        return field(default_factory=lambda: dict(default), metadata=metadata)
     return field(default=default, metadata=metadata)
+
+
+def is_import_path(path: str) -> bool:
+    """Whether a text is ``package.module:name``; nothing is imported."""
+    module, _, name = path.partition(":")
+    return name.isidentifier() and all(part.isidentifier() for part in module.split("."))
 
 
 def to_plain(settings: Any) -> dict[str, Any]:
@@ -40,7 +48,9 @@ def describe(cls: type) -> list[dict[str, Any]]:
         {
             "name": item.name,
             "type": hints[item.name],
-            "default": item.default,
+            "default": item.default
+            if item.default_factory is dataclasses.MISSING
+            else item.default_factory(),
             **item.metadata,
         }
         for item in dataclasses.fields(cls)
@@ -86,6 +96,7 @@ def _value(
             _value(item_kind, item, f"{label}[{index}]", metadata, problems)
             for index, item in enumerate(value)
         )
+    kind = typing.get_origin(kind) or kind  # a table is not looked into
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         return parse(kind, value, f"{label}.", problems)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):

@@ -77,3 +77,6 @@ SCORED: Final = {
 
 #: Of a referee's run: the structure within the run, its energy in eV, and the verdict in words.
 JUDGED: Final = {"row": "i", "energy": "f", "verdict": "U", "note": "U"}
+
+#: Of task relax: also the steps taken, and the largest force in eV/angstrom.
+RELAXED: Final = {**JUDGED, "steps": "i", "fmax": "f"}

@@ -2,12 +2,79 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from typing import Any
 
-from aiida_rm.engine.knobs import knob
+from aiida_rm.engine.errors import SettingsError
+from aiida_rm.engine.knobs import is_import_path, knob
+from aiida_rm.engine.stages import CELL_MODES
 
 #: Criteria of xtb's optimiser, from loose to tight.
 LEVELS = ("crude", "sloppy", "loose", "normal", "tight", "vtight", "extreme")
+#: Packages whose calculators know no k-points: a small cell is another crystal for them.
+GAMMA_ONLY = ("tblite", "xtb")
+#: Below so many atoms GFN2-xTB is off by up to 1 eV an atom at the Gamma point alone.
+GAMMA_ATOMS = 64
+
+
+@dataclass(frozen=True)
+class RelaxSettings:
+    """Structures by any ASE calculator, one after the other in one job."""
+
+    calculator: str = knob("", "class of ASE calculators, as 'package.module:Class'")
+    arguments: dict[str, Any] = knob({}, "keyword arguments of the calculator")  # noqa: RUF009
+    relax: bool = knob(True, "relax by FIRE; false: the energy where it is")
+    cell: str = knob(
+        "fixed",
+        "of crystals; fixed: as it is; shape: at constant volume; hydrostatic: at constant shape; "
+        "free: shape and volume",
+        choices=CELL_MODES,
+    )
+    fmax: float = knob(
+        0.05, "relaxed when no force is larger, nor the cell's", unit="eV/angstrom", low=1e-6
+    )
+    max_steps: int = knob(200, "steps of a relaxation at most", low=1, high=1_000_000)
+    min_atoms: int = knob(
+        0,
+        "crystals are judged as supercells of so many atoms at least; 0: as they are, or 64 where "
+        "the calculator knows the Gamma point alone (tblite)",
+        low=0,
+        high=100_000,
+    )
+    threads: int = knob(1, "processor threads of torch; 0: as many as it finds", low=0, high=1024)
+
+    @property
+    def gamma_only(self) -> bool:
+        """Whether the calculator is known to have no k-points."""
+        return self.calculator.partition(":")[0].partition(".")[0] in GAMMA_ONLY
+
+    @property
+    def supercell_atoms(self) -> int:
+        """The least atoms of a crystal's supercell."""
+        return max(self.min_atoms, GAMMA_ATOMS if self.gamma_only else 1)
+
+    def check(self) -> None:
+        """Refuse what can be known to be wrong without importing the calculator.
+
+        Raises:
+            SettingsError: naming the knob, and what it must be.
+        """
+        if not is_import_path(self.calculator):
+            raise SettingsError(
+                f"'calculator' is '{self.calculator}', not 'package.module:Class', such as "
+                "'ase.calculators.emt:EMT' or 'tblite.ase:TBLite'; name one"
+            )
+        try:
+            json.dumps(self.arguments, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise SettingsError(f"'arguments' cannot be written as JSON: {error}") from error
+        if self.gamma_only and 0 < self.min_atoms < GAMMA_ATOMS:
+            raise SettingsError(
+                f"'min_atoms' is {self.min_atoms}, but '{self.calculator}' knows the Gamma point "
+                f"alone and is off by up to 1 eV an atom in small cells; give {GAMMA_ATOMS} or "
+                "more, or 0"
+            )
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from aiida_rm.engine.errors import SettingsError
 from aiida_rm.engine.knobs import describe, knob, parse, to_plain
+from aiida_rm.engine.referee_settings import RelaxSettings
 from aiida_rm.engine.settings_checks import check_starts
 from aiida_rm.engine.stages import (
     CELL_MODES,
@@ -31,6 +32,7 @@ __all__ = [
     "STAGE_KINDS",
     "GenerateSettings",
     "PerturbSettings",
+    "RelaxSettings",
     "ScoreSettings",
     "Settings",
     "Stage",
@@ -348,9 +350,10 @@ SETTINGS: dict[str, type] = {
     "train": TrainSettings,
     "generate": GenerateSettings,
     "score": ScoreSettings,
+    "relax": RelaxSettings,
 }
 
-Settings = PerturbSettings | TrainSettings | GenerateSettings | ScoreSettings
+Settings = PerturbSettings | TrainSettings | GenerateSettings | ScoreSettings | RelaxSettings
 
 
 def parse_settings(cls: type[T], values: Mapping[str, Any]) -> T:
@@ -370,6 +373,8 @@ def parse_settings(cls: type[T], values: Mapping[str, Any]) -> T:
 
 def _check_together(settings: Any) -> None:
     """What one value alone cannot show."""
+    if callable(check := getattr(settings, "check", None)):
+        check()
     if isinstance(settings, PerturbSettings) and not settings.displacement_levels:
         raise SettingsError("'displacement_levels' is empty; give at least one level")
     if isinstance(settings, TrainSettings):

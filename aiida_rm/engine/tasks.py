@@ -1,4 +1,4 @@
-"""The four tasks, each from the files of a job's folder to the files it leaves there."""
+"""The tasks, each from the files of a job's folder to the files it leaves there."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aiida_rm.engine import files
+from aiida_rm.engine.errors import SettingsError
 from aiida_rm.engine.frames import Frames
 from aiida_rm.engine.job import Job
 from aiida_rm.engine.settings import (
     GenerateSettings,
     PerturbSettings,
+    RelaxSettings,
     ScoreSettings,
     TrainSettings,
 )
@@ -214,11 +216,34 @@ def run_score(job: Job) -> Outcome:
     return Outcome(summary=summary)
 
 
+def run_relax(job: Job) -> Outcome:
+    """input_frames -> output_frames with energies and verdicts of an ASE calculator."""
+    try:
+        from aiida_rm.engine.ase_relaxation import judge
+    except ImportError as error:
+        raise SettingsError(
+            f"the task 'relax' needs ase ({error}); `pip install ase` where the engine runs"
+        ) from error
+
+    assert isinstance(job.settings, RelaxSettings)
+    use_threads(job.settings.threads)
+    frames = Frames.load(job.path(files.INPUT_FRAMES))
+    ticker = _Ticker(job, "judging")
+    judged, reason = judge(frames, job.settings, job.should_stop, ticker.count)
+    judged.save(job.path(files.OUTPUT_FRAMES))
+    good = int((judged.structure["verdict"] == "converged").sum())
+    return Outcome(
+        reason or "completed",
+        {"n_structures": len(judged), "converged": good, "failed": len(judged) - good},
+    )
+
+
 RUNNERS = {
     "perturb": run_perturb,
     "train": run_train,
     "generate": run_generate,
     "score": run_score,
+    "relax": run_relax,
 }
 
 

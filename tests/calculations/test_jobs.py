@@ -1,4 +1,4 @@
-"""The four jobs: what they send, what they refuse, and every kind of code."""
+"""The jobs: what they send, what they refuse, and every kind of code."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ from aiida_rm.engine.training.digest import training_digest
 from tests.conftest import POTENTIAL_HEADER, STATE_HEADER
 from tests.jobs import generated, perturbed
 
-TASKS = ("perturb", "train", "generate", "score")
+TASKS = ("perturb", "train", "generate", "score", "relax")
+
+EMT = "ase.calculators.emt:EMT"
 
 
 @pytest.fixture
@@ -35,6 +37,7 @@ def inputs(diamond_frames: Frames, potential_data: Any, installed: Any) -> Any:
             "train": {"frames": FramesData(perturbed(diamond_frames))},
             "generate": {"potential": potential_data},
             "score": {"frames": FramesData(generated(diamond_frames))},
+            "relax": {"frames": FramesData(diamond_frames), "settings": {"calculator": EMT}},
         }[task]
         return {"code": installed, **nodes, **more}
 
@@ -136,6 +139,10 @@ def test_the_walltime_is_not_part_of_the_hash(inputs: Any, instantiate: Any) -> 
         ("generate", {"formulas": ["Xx2"]}, "'Xx' in the formula"),
         ("generate", {"stages": [{"kind": "boil"}]}, "must be one of fire, jitter"),
         ("score", {"symprec": 2}, "'symprec' is 2.0, must be at most 1 angstrom"),
+        ("relax", {}, "'calculator' is '', not 'package.module:Class', such as"),
+        ("relax", {"calculator": "emt.EMT"}, r"'calculator' is 'emt\.EMT', not 'package"),
+        ("relax", {"calculator": EMT, "arguments": [1]}, "'arguments' must be of type dict"),
+        ("relax", {"calculator": "tblite.ase:TBLite", "min_atoms": 8}, "off by up to 1 eV"),
     ],
 )
 def test_bad_settings_are_refused(
@@ -374,6 +381,14 @@ def test_generate_refuses_the_impossible(
         pytest.importorskip("pyxtal")
     with pytest.raises(ValueError, match=says):
         instantiate("generate", inputs("generate", settings=settings))
+
+
+def test_slabs_keep_their_cell(inputs: Any, instantiate: Any) -> None:
+    slab = Frames.build([[6]], [[[0, 0, 0]]], cells=[np.eye(3) * 3], pbc=[[True, True, False]])
+    given = inputs("relax", frames=FramesData(slab))
+    instantiate("relax", given)
+    with pytest.raises(ValueError, match="its cell cannot be relaxed; set 'cell' to fixed"):
+        instantiate("relax", {**given, "settings": {"calculator": EMT, "cell": "free"}})
 
 
 def test_known_structures_need_names(inputs: Any, instantiate: Any, diamond_frames: Frames) -> None:

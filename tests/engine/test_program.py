@@ -33,9 +33,9 @@ GENERATE = {
 
 @pytest.fixture(scope="module")
 def chain(tmp_path_factory: pytest.TempPathFactory, diamond_frames: Frames) -> Path:
-    """All four tasks, one after the other, each in its folder."""
+    """All tasks, one after the other, each in its folder."""
     top = tmp_path_factory.mktemp("chain")
-    perturb, train, generate, score = (top / task for task in files.TASKS)
+    perturb, train, generate, score, relax = (top / task for task in files.TASKS)
     file = prepare(perturb, "perturb", PERTURB)
     diamond_frames.save(perturb / files.INPUT_FRAMES)
     assert main(["perturb", str(file)]) == 0
@@ -49,6 +49,9 @@ def chain(tmp_path_factory: pytest.TempPathFactory, diamond_frames: Frames) -> P
     shutil.copytree(generate / files.OUTPUT_FRAMES, score / files.INPUT_FRAMES)
     diamond_frames.save(score / files.KNOWN_FRAMES)
     assert main(["score", str(file)]) == 0
+    file = prepare(relax, "relax", {"calculator": "ase.calculators.emt:EMT", "max_steps": 2})
+    shutil.copytree(generate / files.OUTPUT_FRAMES, relax / files.INPUT_FRAMES)
+    assert main(["relax", str(file)]) == 0
     return top
 
 
