@@ -35,6 +35,7 @@ def molecules() -> dict[str, Stages]:
         "FIRE, jitter 0.75": (fall, Stage(kind="jitter", cell="fixed", amplitude=0.75)),
         "hop 4": (replace(hop, cycles=4),),
         "hop 8": (replace(hop, cycles=8),),
+        "hop 8, join": (replace(hop, cycles=8, moves=("jitter", "join")),),
         "hop 8, T 0.05": (replace(hop, cycles=8, temperature=0.05),),
         "hop 8, amplitude 0.5": (replace(hop, cycles=8, amplitude=0.5),),
         "Langevin 0.05, 500": (fall, replace(bath, temperature=0.05)),

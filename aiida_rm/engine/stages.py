@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from aiida_rm.engine.settings import GenerateSettings
 
 STAGE_KINDS = ("fire", "jitter", "langevin", "hop")
-MOVES = ("jitter", "swap", "relocate")
+MOVES = ("jitter", "swap", "relocate", "join")
 CELL_MODES = ("fixed", "shape", "hydrostatic", "free")
 
 
@@ -44,8 +44,8 @@ class Stage:
     moves: tuple[str, ...] = knob(
         ("jitter",),
         "hop: each cycle takes one of them at random: jitter of all atoms, swap of two unlike "
-        "ones, or relocate: an atom of high E~ goes next to another one; twice named, twice as "
-        "often",
+        "ones, relocate: an atom of high E~ goes next to another one, join: a molecule in pieces "
+        "gets a bond between two of them; twice named, twice as often",
         choices=MOVES,
     )
     temperature: float = knob(

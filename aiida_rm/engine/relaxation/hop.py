@@ -7,12 +7,15 @@ the others are compared with.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from aiida_rm.engine.relaxation import moves, noise
 from aiida_rm.engine.relaxation.batch import Batch
 from aiida_rm.engine.relaxation.field import Field
+from aiida_rm.engine.relaxation.pieces import find_pieces, in_pieces
 from aiida_rm.engine.relaxation.schedule import HOP, Schedule
 from aiida_rm.engine.settings import MOVES
 
@@ -51,7 +54,8 @@ def judge(batch: Batch, ended: Tensor, field: Field, schedule: Schedule) -> Tens
     batch.best_cells = torch.where(lowest[:, None, None], batch.cells, batch.best_cells)
     batch.best_value = torch.where(lowest, field.value, batch.best_value)
     batch.cycle = batch.cycle + ended
-    move = _choose(batch, schedule)
+    labels = _labels(batch, ended, schedule)
+    move = _choose(batch, schedule, in_pieces(batch, ended, labels))
     over = ended & ((batch.cycle > schedule.cycles[batch.stage]) | (move < 0))
     again = ended & ~over
     batch.positions = atoms(over, batch.best_positions, batch.positions)
@@ -61,13 +65,21 @@ def judge(batch: Batch, ended: Tensor, field: Field, schedule: Schedule) -> Tens
     moves.jitter(batch, again & (move == MOVES.index("jitter")), schedule)
     moves.swap(batch, again & (move == MOVES.index("swap")))
     moves.relocate(batch, again & (move == MOVES.index("relocate")))
+    moves.join(batch, again & (move == MOVES.index("join")), labels)
     return over
 
 
-def _choose(batch: Batch, schedule: Schedule) -> Tensor:
+def _labels(batch: Batch, ended: Tensor, schedule: Schedule) -> Tensor:
+    """(A,) of the pieces of what was accepted last, where a stage may join them."""
+    joins = ended & (schedule.moves[batch.stage, MOVES.index("join")] > 0)
+    return find_pieces(replace(batch, positions=batch.kept_positions), joins)
+
+
+def _choose(batch: Batch, schedule: Schedule, torn: Tensor) -> Tensor:
     """(S,) which of MOVES each structure makes next, as often as its stage names it; -1: none."""
     weights = schedule.moves[batch.stage]
-    able = torch.stack([torch.ones_like(batch.done), moves.mixed(batch), batch.counts > 1], 1)
+    always = torch.ones_like(batch.done)
+    able = torch.stack([always, moves.mixed(batch), batch.counts > 1, torn], 1)
     weights = weights * able
     state = noise.hashed(batch.key, batch.stage, batch.cycle, noise.MOVE)
     ticket = noise.uniform(state) * weights.sum(1)

@@ -1,4 +1,4 @@
-"""Moves at random: all atoms a little, two unlike ones for each other, one to another place.
+"""Moves at random: all atoms a little, two unlike ones for each other, one or a piece elsewhere.
 
 The numbers drawn depend on the structure, its stage and its cycle alone (noise.py).
 """
@@ -11,6 +11,7 @@ from torch import Tensor
 from aiida_rm.engine.elements import RADII
 from aiida_rm.engine.relaxation import noise
 from aiida_rm.engine.relaxation.batch import Batch
+from aiida_rm.engine.relaxation.pieces import all_pairs
 from aiida_rm.engine.relaxation.schedule import Schedule
 
 #: An atom is drawn by the exponential of its share of E~ over this, in square angstrom.
@@ -52,38 +53,79 @@ def relocate(batch: Batch, which: Tensor) -> None:
     two cases, else by its E~, too. The distance is the sum of the covalent radii; of some random
     directions, the one with the most room is taken.
     """
-    owner, positions = batch.owner, batch.positions
+    owner = batch.owner
     among = which.index_select(0, owner)
     state = noise.hashed(batch.key, batch.stage, batch.cycle)
     cost = batch.kept_atom_energy / _WARMTH
     one = _draw(batch, noise.hashed(state, noise.FIRST), among, cost)
-    rest = among.index_fill(0, one, False)
+    moving = torch.zeros_like(among).index_fill(0, one, True)
     even = noise.uniform(noise.hashed(state, noise.EVEN)) < 0.5
     host_cost = torch.where(even.index_select(0, owner), 0.0, cost)
-    host = _draw(batch, noise.hashed(state, noise.SECOND), rest, host_cost)
+    host = _draw(batch, noise.hashed(state, noise.SECOND), among & ~moving, host_cost)
+    _attach(batch, moving, one, host, state)
 
+
+def join(batch: Batch, which: Tensor, labels: Tensor) -> None:
+    """Bring a piece of a molecule to the rest of it, as it is, so that two atoms form a bond.
+
+    Pieces further apart than the cutoff feel nothing of each other. In either one an atom is drawn
+    by its E~; they end up at the sum of their covalent radii, in the direction with most room.
+
+    Args:
+        batch: changes.
+        which: (S,) molecules in several pieces.
+        labels: (A,) of the pieces, see :func:`pieces.find_pieces`.
+    """
+    owner = batch.owner
+    among = which.index_select(0, owner)
+    state = noise.hashed(batch.key, batch.stage, batch.cycle)
+    cost = batch.kept_atom_energy / _WARMTH
+    one = _draw(batch, noise.hashed(state, noise.FIRST), among, cost)
+    own = torch.full_like(batch.counts, -1).index_copy(0, owner[one], labels[one])
+    moving = among & (labels == own.index_select(0, owner))
+    host = _draw(batch, noise.hashed(state, noise.SECOND), among & ~moving, cost)
+    _attach(batch, moving, one, host, state)
+
+
+def _attach(batch: Batch, moving: Tensor, one: Tensor, host: Tensor, state: Tensor) -> None:
+    """Move the atoms in ``moving`` (A,) together until ``one`` is a bond away from ``host``.
+
+    Of some random directions from the host, the one with the most room is taken.
+
+    Args:
+        batch: changes.
+        moving: some atoms, not all, of the structures at hand.
+        one: (N,) an atom among them, of each structure.
+        host: (N,) one that stays, of each structure, in the same order.
+        state: (S,) of the random numbers.
+    """
+    owner, positions = batch.owner, batch.positions
     radii = torch.tensor(RADII, dtype=positions.dtype, device=positions.device)
     length = radii[batch.numbers[one]] + radii[batch.numbers[host]]
     drawn = noise.hashed(state[owner[one]], noise.PLACES)
     ways = noise.normal(noise.components(noise.components(drawn, _PLACES), 3)).to(positions)
     ways = ways / torch.linalg.vector_norm(ways, dim=2, keepdim=True)
-    places = positions[host][:, None] + length[:, None, None] * ways
+    shifts = (positions[host] - positions[one])[:, None] + length[:, None, None] * ways
 
     order = torch.zeros_like(batch.counts).index_copy(
         0, owner[one], torch.arange(len(one), device=one.device)
     )
-    others = torch.nonzero(rest)[:, 0]
-    gaps = places[order[owner[others]]] - positions[others][:, None]
-    gaps = _nearest_images(gaps, batch, owner[others])
+    here = torch.zeros_like(batch.done).index_fill(0, owner[one], True)
+    mover, other = all_pairs(batch, here)
+    between = moving[mover] & ~moving[other]
+    mover, other = mover[between], other[between]
+    place = order[owner[mover]]
+    gaps = (positions[mover] - positions[other])[:, None] + shifts[place]
+    gaps = _nearest_images(gaps, batch, owner[other])
     room = gaps.new_full((len(one), _PLACES), torch.inf).scatter_reduce(
         0,
-        order[owner[others]][:, None].expand(-1, _PLACES),
+        place[:, None].expand(-1, _PLACES),
         torch.linalg.vector_norm(gaps, dim=2),
         "amin",
     )
-    best = room.argmax(1)
-    chosen = places[torch.arange(len(one), device=one.device), best]
-    batch.positions = positions.index_copy(0, one, chosen)
+    chosen = shifts[torch.arange(len(one), device=one.device), room.argmax(1)]
+    movers = torch.nonzero(moving)[:, 0]
+    batch.positions = positions.index_add(0, movers, chosen[order[owner[movers]]])
 
 
 def mixed(batch: Batch) -> Tensor:
