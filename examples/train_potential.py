@@ -42,11 +42,12 @@ def main() -> int:
     parser.add_argument("--protocol", default="balanced", help="fast, balanced or stringent")
     parser.add_argument("--epochs", type=int, help="instead of the protocol's")
     parser.add_argument("--samples", type=int, help="perturbed structures, instead")
+    parser.add_argument("--hold-out", type=int, default=0, help="structures left out, at random")
     parser.add_argument("--train", default="{}", help="JSON: other settings of the training")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     try:
-        frames = stable(given.dataset)
+        frames = without_some(stable(given.dataset), given.hold_out)
         train(given.output, frames, *settings(frames, given))
     except (EngineError, ValueError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
@@ -65,6 +66,14 @@ def stable(dataset: Path | None) -> Frames:
     if not frames.cells.any():
         return replace(frames, pbc=np.zeros_like(frames.pbc))
     return frames
+
+
+def without_some(frames: Frames, count: int) -> Frames:
+    """All but so many, to judge the potential on; the same ones every time."""
+    if count < 0 or count >= len(frames):
+        raise ValueError(f"--hold-out is {count}; it must be from 0 to {len(frames) - 1}")
+    order = np.random.default_rng(0).permutation(len(frames))
+    return frames.select(np.sort(order[count:])) if count else frames
 
 
 def settings(frames: Frames, given: argparse.Namespace) -> tuple[PerturbSettings, TrainSettings]:
