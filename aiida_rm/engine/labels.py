@@ -76,6 +76,7 @@ SCORED: Final = {
 }
 
 #: Of a referee's run: the structure within the run, its energy in eV, and the verdict in words.
+#: Also `relaxed` (bool) where some structures stay as they were given.
 JUDGED: Final = {"row": "i", "energy": "f", "verdict": "U", "note": "U"}
 
 #: Of task relax: also the steps taken, and the largest force in eV/angstrom.

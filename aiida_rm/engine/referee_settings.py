@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import string
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,3 +93,86 @@ class XtbSettings:
         "a molecule with an odd number of electrons has one unpaired, or gets no job",
         choices=("doublet", "refuse"),
     )
+
+
+#: electronvolt in a unit (CODATA 2018).
+ENERGY_UNITS = {
+    "eV": 1.0,
+    "hartree": 27.211386245988,
+    "Ry": 13.605693122994,
+    "kcal/mol": 0.0433641153087705,
+    "kJ/mol": 0.0103642696562302,
+}
+FORMATS = ("extxyz", "xyz", "cif", "poscar")
+#: What aiida-shell calls its own files.
+RESERVED = ("stdout", "stderr", "status")
+
+
+@dataclass(frozen=True)
+class ShellSettings:
+    """A structure by any command: a file in, an energy out."""
+
+    arguments: tuple[str, ...] = knob(
+        ("{structure}",), "of the command; {structure} becomes the name of the file"
+    )
+    format: str = knob("extxyz", "of the file (ASE)", choices=FORMATS)
+    stdin: bool = knob(False, "the file is given on the standard input")
+    energy_pattern: str = knob(
+        "", "regular expression whose first group is the energy; the last match counts"
+    )
+    energy_unit: str = knob("eV", "of the energy", choices=tuple(ENERGY_UNITS))
+    energy_file: str = knob("", "where the energy stands; none: what the command prints")
+    relaxed_file: str = knob(
+        "", "where the relaxed structure stands, its name says the format; none: nothing moves"
+    )
+    converged_pattern: str = knob(
+        "", "regular expression that must match where the energy stands; none: all is well"
+    )
+
+    def check(self) -> None:
+        """Refuse what could not work for any structure.
+
+        Raises:
+            SettingsError: naming the knob, and what it must be.
+        """
+        if _pattern("energy_pattern", self.energy_pattern).groups < 1:
+            raise SettingsError(
+                f"'energy_pattern' is '{self.energy_pattern}', without a group for the energy; "
+                "give one, such as 'energy: +([-+.0-9eE]+)'"
+            )
+        _pattern("converged_pattern", self.converged_pattern)
+        self._check_arguments()
+        for name in ("energy_file", "relaxed_file"):
+            file = getattr(self, name)
+            if file and ("/" in file or "*" in file or file.startswith(".") or file in RESERVED):
+                raise SettingsError(
+                    f"'{name}' is '{file}'; give the name of a file in the command's folder, other "
+                    f"than {', '.join(RESERVED)}"
+                )
+
+    def _check_arguments(self) -> None:
+        found = []
+        for argument in self.arguments:
+            try:
+                fields = [name for _, name, _, _ in string.Formatter().parse(argument)]
+            except ValueError as error:
+                raise SettingsError(f"'arguments': '{argument}': {error}; double braces") from error
+            found += [name for name in fields if name is not None]
+            if argument in ("<", ">"):
+                raise SettingsError(
+                    f"'arguments' hold '{argument}'; set 'stdin' instead, output is always kept"
+                )
+        if others := [name for name in found if name != "structure"]:
+            raise SettingsError(
+                f"'arguments' hold '{{{others[0]}}}', but {{structure}} alone is known; double the "
+                "braces where they are meant as such"
+            )
+        if not found and not self.stdin:
+            raise SettingsError("'arguments' lack {structure}; add it, or set 'stdin'")
+
+
+def _pattern(name: str, text: str) -> re.Pattern[str]:
+    try:
+        return re.compile(text, re.MULTILINE)
+    except re.error as error:
+        raise SettingsError(f"'{name}' is no regular expression: {error}") from error

@@ -96,6 +96,9 @@ def gather_verdicts(
             energies[row] = new.structure["energy"][0]
             if not np.isfinite(energies[row]):
                 continue
+            if not new.structure.get("relaxed", [True])[0]:
+                rmsds[row] = 0.0  # a file's rounding, or turn of the cell, is no move
+                continue
             pbc = old.pbc[0]
             rmsds[row] = moved_rmsd(old.positions, new.positions, old.cells[0], new.cells[0], pbc)
             positions[given.ptr[row] : given.ptr[row + 1]] = new.positions

@@ -22,8 +22,6 @@ from aiida_rm.referees.base import FAILED, Referee, RefereeError
 from aiida_rm.referees.functions import row_key, structure_files
 from aiida_rm.workflows.common import call, verdict
 
-#: electronvolt in a hartree (CODATA 2018).
-HARTREE = 27.211386245988
 #: More of a program's output is not read.
 MAX_OUTPUT_BYTES = 64 * 1024 * 1024
 #: Options of every job: both streams in one file, since programs talk on stderr when all is well.
@@ -71,9 +69,12 @@ def files_of_rows(frames: FramesData, rows: list[int], kind: str) -> dict[int, S
     return {row: found[row_key(row)] for row in rows}
 
 
-def judged(frames: Frames, energy: float, text: str, note: str = "") -> dict[str, Data]:
+def judged(
+    frames: Frames, energy: float, text: str, note: str = "", *, relaxed: bool = True
+) -> dict[str, Data]:
     """The output of a run on one structure."""
     labels: dict[str, Any] = {"row": [0], "energy": [energy], "verdict": [text], "note": [note]}
+    labels["relaxed"] = [relaxed]
     bare = frames.without_labels()
     return {"frames": FramesData(bare.with_labels(structure=labels))}
 

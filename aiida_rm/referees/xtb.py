@@ -14,10 +14,9 @@ from aiida.parsers import Parser
 
 from aiida_rm.data.frames import FramesData
 from aiida_rm.engine.frames import Frames
-from aiida_rm.engine.referee_settings import XtbSettings
+from aiida_rm.engine.referee_settings import ENERGY_UNITS, XtbSettings
 from aiida_rm.referees.base import CONVERGED, FAILED, RefereeError, RefereeJob
 from aiida_rm.referees.programs import (
-    HARTREE,
     OPTIONS,
     ProgramReferee,
     files_of_rows,
@@ -128,10 +127,10 @@ def read_xtb(dirpath: Path, parser: Parser) -> dict[str, Data]:
     if not found:
         reason = "xtb printed no energy; is the code's program xtb, from version 6.4 on?"
         return judged_without(parser, reason, note)
-    energy = float(found[-1]) * HARTREE
+    energy = float(found[-1]) * ENERGY_UNITS["hartree"]
     given = given_structure(parser)
     if "--opt" not in arguments:
-        return judged(given, energy, CONVERGED, note)
+        return judged(given, energy, CONVERGED, note, relaxed=False)
     relaxed = read_structure(dirpath / RELAXED, given)
     if isinstance(relaxed, str):
         return judged_without(parser, relaxed, note)

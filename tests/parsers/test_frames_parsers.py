@@ -271,3 +271,27 @@ def test_score_refuses_other_structures(make_job: Any, diamond_frames: Frames) -
     _, code = fill((job, other)).parse()
     assert code.status == 304
     assert "not those of the input" in code.message
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({}, ""),
+        ({"row": [1]}, "row does not count within the 1 structures"),
+        ({"energy": [1]}, "the labels energy are of a wrong type"),
+        (None, "lack the labels row, energy, verdict, note, steps, fmax"),
+    ],
+)
+def test_relaxed_structures(
+    change: dict[str, Any] | None, says: str, make_job: Any, diamond_frames: Frames
+) -> None:
+    settings = orm.Dict({"calculator": "ase.calculators.emt:EMT"})
+    job = make_job("relax", {"frames": FramesData(diamond_frames), "settings": settings})
+    frames = diamond_frames.without_labels()
+    if change is not None:
+        labels = {"row": [0], "energy": [1.0], "verdict": ["converged"], "note": [""]}
+        frames = frames.with_labels(structure={**labels, "steps": [3], "fmax": [0.01], **change})
+    outputs, code = fill((job, frames)).parse()
+    assert code.status == (304 if says else 0)
+    assert ("frames" in outputs) == (not says)
+    assert says in (code.message or "")

@@ -1,0 +1,83 @@
+"""Referees by name, also those of other packages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint
+from typing import Any
+
+import pytest
+
+from aiida_rm.data.frames import FramesData
+from aiida_rm.engine.errors import SettingsError
+from aiida_rm.engine.frames import Frames
+from aiida_rm.engine.knobs import knob
+from aiida_rm.referees import base
+from aiida_rm.referees.functions import check_judged
+
+
+@dataclass(frozen=True)
+class MineSettings:
+    depth: int = knob(3, "how deep it looks", low=1)
+
+
+class Mine(base.Referee):
+    """As the docs have it."""
+
+    SETTINGS = MineSettings
+
+    def jobs(self, frames: FramesData, rows: Any, code: Any) -> list[base.RefereeJob]:
+        return [
+            base.RefereeJob(
+                tuple(rows), {"code": code, "frames": frames, "depth": self.settings.depth}
+            )
+        ]
+
+
+@pytest.fixture
+def foreign(monkeypatch: pytest.MonkeyPatch) -> None:
+    points = [
+        EntryPoint("mine", f"{__name__}:Mine", base.GROUP),
+        EntryPoint("gone", "no.such.package:Referee", base.GROUP),
+        EntryPoint("other", "builtins:dict", base.GROUP),
+    ]
+    monkeypatch.setattr(base, "entry_points", lambda group: [p for p in points if p.group == group])
+
+
+def test_the_house_has_these() -> None:
+    assert {"xtb", "ase", "shell"} <= set(base.known_referees())
+    for name in base.known_referees():
+        cls = base.load_referee(name)
+        assert cls.PROCESS.spec().outputs is not None
+        assert cls.PROGRAM
+
+
+def test_one_of_another_package(foreign: None) -> None:
+    assert base.known_referees() == ["gone", "mine", "other"]
+    referee = base.load_referee("mine")({"depth": 5})
+    assert referee.jobs(None, [0, 1], None)[0].rows == (0, 1)  # type: ignore[arg-type]
+    assert referee.options({"account": "me"})["account"] == "me"
+    with pytest.raises(SettingsError, match="'depth' is 0, must be at least 1"):
+        base.load_referee("mine")({"depth": 0})
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("mime", "'mime' is no referee; did you mean 'mine'[?] known: gone, mine, other"),
+        ("gone", "'gone' .*cannot be imported.*install or mend its package"),
+        ("other", "'other' .*is no subclass of Referee"),
+    ],
+)
+def test_what_is_no_referee(name: str, says: str, foreign: None) -> None:
+    with pytest.raises(base.RefereeError, match=says):
+        base.load_referee(name)
+
+
+def test_what_a_run_must_bring(molecule_frames: Frames) -> None:
+    labels = {"row": [0, 1], "energy": [0.0, 1.0], "verdict": ["a", "b"], "note": ["", ""]}
+    good = molecule_frames.with_labels(structure=labels)
+    assert check_judged(good, 2) is None
+    assert "lack the labels row" in str(check_judged(molecule_frames, 2))
+    assert "row does not count" in str(check_judged(good, 1))
+    assert "row does not count" in str(check_judged(good.with_labels(structure={"row": [1, 1]}), 2))
