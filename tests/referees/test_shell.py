@@ -50,7 +50,12 @@ def crystals() -> FramesData:
 
 
 @pytest.mark.parametrize(
-    ("kind", "relaxed"), [("extxyz", "out.extxyz"), ("cif", "out.cif"), ("poscar", "CONTCAR")]
+    ("kind", "relaxed"),
+    [
+        ("extxyz", "out.extxyz"),
+        pytest.param("cif", "out.cif", marks=pytest.mark.slow),
+        pytest.param("poscar", "CONTCAR", marks=pytest.mark.slow),
+    ],
 )
 def test_crystals_by_a_script(kind: str, relaxed: str, emt_code: Any, judge: Any) -> None:
     settings = {
@@ -94,6 +99,7 @@ def test_a_molecule_on_the_standard_input(script: Any, judge: Any) -> None:
     np.testing.assert_array_equal(frames.positions, given.get_frames().positions)
 
 
+@pytest.mark.slow
 def test_xtb_as_any_command(xtb_code: Any, judge: Any) -> None:
     settings = {
         "arguments": ["{structure}", "--opt", "normal", "--gfn", "2"],
