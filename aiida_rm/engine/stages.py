@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from aiida_rm.engine.errors import SettingsError
-from aiida_rm.engine.knobs import knob
+from aiida_rm.engine.knobs import is_import_path, knob
 
 if TYPE_CHECKING:
     from aiida_rm.engine.settings import GenerateSettings
@@ -107,9 +107,7 @@ def check_penalty(settings: GenerateSettings) -> None:
         raise SettingsError(f"'penalty_arguments' is no JSON: {error}") from error
     if not isinstance(arguments, dict):
         raise SettingsError("'penalty_arguments' must be a table, such as {\"strength\": 2}")
-    module, _, name = settings.penalty.partition(":")
-    whole = all(part.isidentifier() for part in module.split("."))
-    if settings.penalty and not (whole and name.isidentifier()):
+    if settings.penalty and not is_import_path(settings.penalty):
         raise SettingsError(
             f"'penalty' is '{settings.penalty}', must be 'package.module:name', such as "
             "'mypackage.penalties:keep_flat'"
