@@ -55,11 +55,20 @@ PERCEPTION: Final = {
 }
 POSEBUSTERS: Final = {"clean": "b", "unchecked": "i", **{check_label(name): "b" for name in CHECKS}}
 
+#: Of task score, of crystals.
+CRYSTAL: Final = {
+    "structure_valid": "b",
+    "structure_strict": "b",
+    "density": "f",
+    "spacegroup_loose": "i",
+}
+
 #: Of task score.
 SCORED: Final = {
     "valid": "b",
     "converged": "b",
     "min_distance": "f",
+    "min_radii_ratio": "f",
     "volume_per_atom": "f",
     "spacegroup": "i",
     "duplicate_of": "i",
@@ -70,6 +79,7 @@ SCORED: Final = {
     "coordination_min": "i",
     "coordination_max": "i",
     "coordination_mean": "f",
+    **CRYSTAL,
     **STABILITY,
     **PERCEPTION,
     **POSEBUSTERS,

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from aiida_rm.engine.errors import SettingsError
 from aiida_rm.engine.knobs import describe, knob, parse, to_plain
 from aiida_rm.engine.referee_settings import RelaxSettings
+from aiida_rm.engine.score_settings import CHEMISTRY, ScoreSettings
 from aiida_rm.engine.settings_checks import check_starts
 from aiida_rm.engine.stages import (
     CELL_MODES,
@@ -295,54 +296,6 @@ class GenerateSettings:
     dtype: str = knob("float32", "number format", choices=("float32", "float64"))
     device: str = knob("auto", "where it runs; auto takes a GPU", choices=("auto", "cpu", "cuda"))
     threads: int = knob(1, "processor threads; 0: as many as torch finds", low=0, high=1024)
-
-
-CHEMISTRY = ("auto", "off", "perceive", "posebusters")
-
-
-@dataclass(frozen=True)
-class ScoreSettings:
-    """Generated structures to verdicts."""
-
-    min_distance: float = knob(
-        0.5, "valid: no two atoms nearer, own images included", unit="angstrom", low=0, high=5
-    )
-    min_volume: float = knob(0.1, "valid: volume per atom of a crystal", unit="angstrom^3", low=0)
-    require_converged: bool = knob(True, "valid: the relaxation converged")
-    bond_length: float = knob(
-        1.85,
-        "neighbours for the coordination numbers are nearer",
-        unit="angstrom",
-        low=0.1,
-        high=10,
-    )
-    coordination: tuple[int, ...] = knob(
-        (), "valid: every atom has one of these numbers of neighbours; none: any", low=0, high=64
-    )
-    symprec: float = knob(0.05, "tolerance of the space group", unit="angstrom", low=1e-6, high=1)
-    ltol: float = knob(0.2, "StructureMatcher: fractional length tolerance", low=0, high=1)
-    stol: float = knob(0.3, "StructureMatcher: site tolerance", low=0, high=2)
-    angle_tol: float = knob(5.0, "StructureMatcher: angle tolerance", unit="degree", low=0, high=45)
-    rdf_max: float = knob(
-        6.0, "radial distribution up to this distance", unit="angstrom", low=0.5, high=20
-    )
-    rdf_bins: int = knob(120, "bins of the radial distribution", low=1, high=10_000)
-    chemistry: str = knob(
-        "auto",
-        "molecules: perceive: bonds by RDKit; posebusters: its checks of sound ones, too; auto: "
-        "perceive where RDKit is installed",
-        choices=CHEMISTRY,
-    )
-    chemistry_atoms: int = knob(
-        200, "molecules of more atoms are not perceived: too large", low=1, high=100_000
-    )
-    chemistry_seconds: float = knob(
-        60.0,
-        "processor time after which RDKit, or a check of PoseBusters, gives a molecule up",
-        unit="s",
-        low=0.01,
-    )
-    processes: int = knob(0, "processes that share the work; 0: one a core", low=0, high=1024)
 
 
 SETTINGS: dict[str, type] = {

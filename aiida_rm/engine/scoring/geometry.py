@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aiida_rm.engine.cells import complete_cell
-from aiida_rm.engine.elements import MAX_NUMBER
+from aiida_rm.engine.elements import MAX_NUMBER, RADII
 from aiida_rm.engine.frames import Frames
 from aiida_rm.engine.scoring.fingerprint import FINGERPRINT_SIZE, REACH, fingerprint
 
@@ -19,6 +19,7 @@ Array = NDArray[Any]
 _BLOCK = 500_000
 #: A cell that needs more images than this to fill the radius is degenerate.
 _MAX_IMAGES = 200_000
+_RADII = np.array(RADII)
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Geometry:
 
     finite: bool
     min_distance: float
+    min_radii_ratio: float
     volume_per_atom: float
     coordination: Array
     rdf: Array
@@ -64,14 +66,22 @@ def measure(
     Returns:
         ``finite`` is False, and the rest NaN and zeros, for a structure that has no geometry: no
         atoms, unknown elements, numbers that are not finite, a periodic cell without volume.
-        ``min_distance`` is infinite for a lone atom without images, ``volume_per_atom`` NaN and
-        ``rdf`` zero where not periodic in all directions. The ``fingerprint`` is that of
+        ``min_distance`` is infinite for a lone atom without images; ``min_radii_ratio``, the least
+        distance over the sum of the covalent radii of its two atoms
+        (:data:`~aiida_rm.engine.elements.RADII`), where none is within 7 A; ``volume_per_atom`` is
+        NaN and ``rdf`` zero where not periodic in all directions. The ``fingerprint`` is that of
         :func:`scoring.fingerprint.fingerprint`.
     """
     start, end = int(frames.ptr[index]), int(frames.ptr[index + 1])
     count = end - start
     nothing = Geometry(
-        False, np.nan, np.nan, np.zeros(count, int), np.zeros(rdf_bins), np.zeros(FINGERPRINT_SIZE)
+        False,
+        np.nan,
+        np.nan,
+        np.nan,
+        np.zeros(count, int),
+        np.zeros(rdf_bins),
+        np.zeros(FINGERPRINT_SIZE),
     )
     numbers = frames.numbers[start:end]
     cell, pbc = np.asarray(frames.cells[index]), np.asarray(frames.pbc[index])
@@ -86,11 +96,13 @@ def measure(
     nearest = float(pairs.distances.min(initial=np.inf))
     if np.isinf(nearest):
         nearest = frames.minimum_distance(index)
+    sums = _RADII[numbers[pairs.centers]] + _RADII[numbers[pairs.neighbors]]
     bonds = pairs.centers[pairs.distances < bond_length]
     volume = abs(float(np.linalg.det(cell))) if pbc.all() else np.nan
     return Geometry(
         finite=True,
         min_distance=nearest,
+        min_radii_ratio=float((pairs.distances / sums).min(initial=np.inf)),
         volume_per_atom=volume / count,
         coordination=np.bincount(bonds, minlength=count),
         rdf=radial_distribution(pairs.distances, count, volume, rdf_max, rdf_bins),

@@ -35,6 +35,7 @@ from aiida_rm.engine.scoring.matching import (
     recognise,
 )
 from aiida_rm.engine.scoring.pool import Progress, Runner, chunks, sizes_of, workers
+from aiida_rm.engine.scoring.solids import structure_labels, summarise_crystals
 from aiida_rm.engine.settings import ScoreSettings
 
 Array = NDArray[Any]
@@ -70,13 +71,15 @@ def score(
 
     Returns:
         The frames with all their labels and, new, of each structure ``valid``, ``converged``,
-        ``min_distance``, ``volume_per_atom``, ``spacegroup``, ``duplicate_of``, ``unique``,
+        ``min_distance``, ``min_radii_ratio``, ``volume_per_atom``, ``spacegroup``,
+        ``spacegroup_loose``, ``duplicate_of``, ``unique``,
         ``novel``, ``match``, ``match_rmsd``, ``coordination_min``, ``coordination_max``,
-        ``coordination_mean``, ``rdf``, and for molecules (of others: false, "" or NaN) ``verdict``,
+        ``coordination_mean``, ``rdf``; for crystals ``structure_valid``, ``structure_strict``,
+        ``density`` (see scoring.solids); for molecules (of others: false, "" or NaN) ``verdict``,
         ``smiles``, ``connected``, ``perceived``, ``sound``, ``clean``, ``check_...``,
         ``stable_atoms``, ``stable_molecule`` (see scoring.judging); of each atom ``coordination``
         and ``stable``. And the summary: numbers of structures, converged, valid, unique, novel, the
-        matches by name, and what is said of ``molecules`` where there are any.
+        matches by name, and what is said of ``molecules`` and ``crystals`` where there are any.
 
     Raises:
         SettingsError: 'chemistry' asks for RDKit or PoseBusters, which are not installed.
@@ -108,7 +111,8 @@ def score(
     finally:
         close_chemists()
     scored = frames.with_labels(structure=labels, atom=atom_labels)
-    return scored, {**summarise(scored), **summarise_molecules(scored, chemistry, judged.versions)}
+    summary = summarise(scored) | summarise_molecules(scored, chemistry, judged.versions)
+    return scored, summary | summarise_crystals(scored, settings)
 
 
 def summarise(scored: Frames) -> dict[str, Any]:
@@ -141,20 +145,24 @@ def _measure_all(
     bare = frames.without_labels()
     work = [(bare.select(part), settings) for part in parts]
     done = runner.run("measure", _measure_chunk, work, sizes_of(parts))
-    shapes = [shape for chunk in done for shape, _ in chunk]
+    shapes = [shape for chunk in done for shape, *_ in chunk]
     converged = np.ones(total, bool)
     if "status" in frames.structure:
         converged = np.asarray(frames.structure["status"]) == 0
     valid = np.array([is_valid(shape, settings) for shape in shapes], bool).reshape(total)
     if settings.require_converged:
         valid &= converged
-    groups = np.array([number for chunk in done for _, number in chunk], np.int16)
+    groups = np.array([numbers for chunk in done for _, *numbers in chunk], np.int16)
+    tight, loose = np.where(valid[:, None], groups.reshape(total, 2), 0).T.astype(np.int16)
     labels: dict[str, Array] = {
         "valid": valid,
         "converged": converged,
         "min_distance": np.array([shape.min_distance for shape in shapes], float),
+        "min_radii_ratio": np.array([shape.min_radii_ratio for shape in shapes], float),
         "volume_per_atom": np.array([shape.volume_per_atom for shape in shapes], float),
-        "spacegroup": np.where(valid, groups, 0).astype(np.int16),
+        "spacegroup": tight,
+        "spacegroup_loose": loose,
+        **structure_labels(frames, shapes, settings),
         "rdf": np.array([shape.rdf for shape in shapes], np.float32).reshape(
             total, settings.rdf_bins
         ),
@@ -172,7 +180,7 @@ def _measure_all(
     return labels, {"coordination": each.astype(np.int16)}, prints
 
 
-def _measure_chunk(work: tuple[Frames, ScoreSettings]) -> list[tuple[Geometry, int]]:
+def _measure_chunk(work: tuple[Frames, ScoreSettings]) -> list[tuple[Geometry, int, int]]:
     frames, settings = work
     found = []
     for index in range(len(frames)):
@@ -183,8 +191,11 @@ def _measure_chunk(work: tuple[Frames, ScoreSettings]) -> list[tuple[Geometry, i
             rdf_max=settings.rdf_max,
             rdf_bins=settings.rdf_bins,
         )
-        sound = is_valid(shape, settings)
-        found.append((shape, spacegroup(frames, index, settings.symprec) if sound else 0))
+        tight = loose = 0
+        if is_valid(shape, settings):
+            tight = spacegroup(frames, index, settings.symprec)
+            loose = spacegroup(frames, index, settings.symprec_loose)
+        found.append((shape, tight, loose))
     return found
 
 

@@ -75,6 +75,7 @@ def test_labels_and_summary(diamond: Atoms) -> None:
     assert scored.atom["coordination"].tolist() == [4] * 6
     assert scored.structure["spacegroup"].tolist() == [227, 194]
     assert scored.structure["match"].tolist() == ["diamond", "lonsdaleite"]
+    assert summary.pop("crystals")["n_crystals"] == 2
     assert summary == {
         "n_structures": 2,
         "converged": 2,
