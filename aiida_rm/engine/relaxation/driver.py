@@ -197,10 +197,9 @@ class _Relaxation:
         over, lost = ended, ended & field.broken
         if "hop" in self.schedule.kinds:
             hopping = ended & (kind == HOP)
-            # What a later cycle breaks is taken back.
-            lost = lost & ~(hopping & (batch.cycle > 0))
-            hopping = hopping & ~lost
             finished = hop.judge(batch, hopping, field, self.schedule)
+            # What a cycle breaks is taken back, as long as there are others.
+            lost = (lost & ~hopping) | (finished & batch.best_value.isinf())
             again = hopping & ~finished
             batch.stage_steps = torch.where(again, 0, batch.stage_steps)
             fire.restart(batch, again)
@@ -220,6 +219,8 @@ class _Relaxation:
         batch.stage_steps = torch.where(on, 0, batch.stage_steps)
         batch.cycle = torch.where(on, 0, batch.cycle)
         fire.restart(batch, on)
+        if "hop" in self.schedule.kinds:
+            hop.begin(batch, on)
 
     def _jitter(self, batch: Batch) -> None:
         """Apply jitter stages at once to structures that have reached one."""

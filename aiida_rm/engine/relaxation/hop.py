@@ -1,8 +1,8 @@
 """Basin hopping: cycles of a random move and a descent; what is higher is taken back.
 
 Wales & Doye, J. Phys. Chem. A 101, 5111 (1997): a cycle moves a structure, lets it descend by FIRE,
-and accepts or takes back by the rule of Metropolis. Cycle 0 descends without a move: it says what
-the others are compared with.
+and accepts or takes back by the rule of Metropolis. Cycle 0 descends without a move. A descent that
+breaks is taken back, too: as long as none went well, the moves begin where the stage began.
 """
 
 from __future__ import annotations
@@ -20,6 +20,16 @@ from aiida_rm.engine.relaxation.schedule import HOP, Schedule
 from aiida_rm.engine.settings import MOVES
 
 
+def begin(batch: Batch, on: Tensor) -> None:
+    """What the structures in ``on`` (S,) go back to until a descent went well: where they are."""
+    atoms = on.index_select(0, batch.owner)
+    batch.kept_positions = torch.where(atoms[:, None], batch.positions, batch.kept_positions)
+    batch.kept_cells = torch.where(on[:, None, None], batch.cells, batch.kept_cells)
+    batch.kept_atom_energy = torch.where(atoms, 0.0, batch.kept_atom_energy)
+    batch.kept_value = torch.where(on, torch.inf, batch.kept_value)
+    batch.best_value = torch.where(on, torch.inf, batch.best_value)
+
+
 def judge(batch: Batch, ended: Tensor, field: Field, schedule: Schedule) -> Tensor:
     """Accept or take back what the structures in ``ended`` (S,) have come to, and move them again.
 
@@ -31,15 +41,14 @@ def judge(batch: Batch, ended: Tensor, field: Field, schedule: Schedule) -> Tens
 
     Returns:
         (S,) which of them have no cycle left, or no move that they could make; these are as low
-        as they ever were in this stage.
+        as they ever were in this stage. Where no descent went well, ``best_value`` is infinite.
     """
-    first = batch.cycle == 0
     temperature = schedule.temperature[batch.stage]
     state = noise.hashed(batch.key, batch.stage, batch.cycle, noise.ACCEPT)
     chance = torch.exp((batch.kept_value - field.value) / temperature.clamp(min=1e-30))
     good = ended & ~field.broken
-    accepted = good & (first | (noise.uniform(state) < chance))
-    lowest = good & (first | (field.value < batch.best_value))
+    accepted = good & (noise.uniform(state) < chance)
+    lowest = good & (field.value < batch.best_value)
     owner = batch.owner
 
     def atoms(which: Tensor, one: Tensor, other: Tensor) -> Tensor:

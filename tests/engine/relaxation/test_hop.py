@@ -217,3 +217,22 @@ def test_a_hole_in_the_potential_is_not_believed() -> None:
     np.testing.assert_allclose(found.positions, 0, atol=1e-2)
     lost = relax(Frames.build([[1]], [[[5.0, 0, 0]]]), Formula(hole), way, floor=-0.5)
     assert lost.structure["status"][0] == EXPLODED
+    # Near enough to the rim, most get out of there by one of the moves.
+    rim = Frames.build([[1]] * 20, [[[2.5, 0, 0]]] * 20)
+    saved = relax(rim, Formula(hole), way, floor=-0.5)
+    out = saved.structure["status"] == CONVERGED
+    assert out.sum() >= 15
+    np.testing.assert_allclose(saved.positions[out], 0, atol=1e-2)
+    alone = relax(rim, Formula(hole), way, floor=-0.5, batch_atoms=1)
+    np.testing.assert_allclose(alone.positions, saved.positions, atol=1e-7)
+
+
+def test_hopping_after_another_stage_begins_where_that_ended() -> None:
+    """Each stage of hop forgets what the one before it kept."""
+    frames = Frames.build([[1]] * 10, list(np.random.default_rng(5).uniform(-4, 4, (10, 1, 3))))
+    fall = Stage(cell="fixed", fmax=1e-3, max_steps=100)
+    hop = replace(fall, kind="hop", amplitude=2.0, cycles=4)
+    once = relax(frames, Formula(waves), (hop, fall), skin=50.0)
+    far = Stage(kind="jitter", cell="fixed", amplitude=8.0)
+    again = relax(frames, Formula(waves), (hop, far, replace(hop, cycles=0), fall), skin=50.0)
+    assert np.abs(again.positions - once.positions).max() > 3
