@@ -55,7 +55,8 @@ PERCEPTION: Final = {
 }
 POSEBUSTERS: Final = {"clean": "b", "unchecked": "i", **{check_label(name): "b" for name in CHECKS}}
 
-#: Of task score, of crystals.
+#: Of task score, of crystals: by SMACT, and by geometry alone.
+SMACT: Final = {"composition_valid": "b"}
 CRYSTAL: Final = {
     "structure_valid": "b",
     "structure_strict": "b",
@@ -80,6 +81,7 @@ SCORED: Final = {
     "coordination_max": "i",
     "coordination_mean": "f",
     **CRYSTAL,
+    **SMACT,
     **STABILITY,
     **PERCEPTION,
     **POSEBUSTERS,

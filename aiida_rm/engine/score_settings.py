@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from aiida_rm.engine.errors import SettingsError
 from aiida_rm.engine.knobs import knob
 
+SMACT = ("auto", "off", "on")
+SMACT_STATES = ("smact14", "icsd24")
 CHEMISTRY = ("auto", "off", "perceive", "posebusters")
 
 
@@ -60,6 +62,14 @@ class ScoreSettings:
         "processor time after which RDKit, or a check of PoseBusters, gives a molecule up",
         unit="s",
         low=0.01,
+    )
+    smact: str = knob(
+        "auto",
+        "crystals: validity of compositions by SMACT; auto: where the pinned version is installed",
+        choices=SMACT,
+    )
+    smact_states: str = knob(
+        "smact14", "its set of oxidation states; the field's is smact14", choices=SMACT_STATES
     )
     processes: int = knob(0, "processes that share the work; 0: one a core", low=0, high=1024)
 

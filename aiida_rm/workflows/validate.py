@@ -14,7 +14,7 @@ from aiida_rm.calculations.score import ScoreCalculation
 from aiida_rm.data.frames import FramesData
 from aiida_rm.data.selection import RuleError, check_names, check_rules, kinds_of
 from aiida_rm.engine.errors import EngineError
-from aiida_rm.engine.labels import PERCEPTION, POSEBUSTERS, SCORED
+from aiida_rm.engine.labels import PERCEPTION, POSEBUSTERS, SCORED, SMACT
 from aiida_rm.engine.settings import ScoreSettings
 from aiida_rm.workflows.common import CleaningMixin, call, exit_with, verdict
 from aiida_rm.workflows.protocols import ProtocolMixin, merge
@@ -133,15 +133,17 @@ def rules_problem(
     except RuleError as error:
         return f"`rules`: {error}"
     asked = {*names, str(names.get("sort", "")).removeprefix("-")}
-    for without, needed, level in (
-        (("off",), PERCEPTION, "perceive"),
-        (("off", "auto", "perceive"), POSEBUSTERS, "posebusters"),
+    for knob, without, needed, level in (
+        ("chemistry", ("off",), PERCEPTION, "perceive"),
+        ("chemistry", ("off", "auto", "perceive"), POSEBUSTERS, "posebusters"),
+        ("smact", ("off",), SMACT, "on"),
     ):
         empty = ", ".join(sorted(asked & set(needed)))
-        if empty and settings.chemistry in without:
+        chosen = getattr(settings, knob)
+        if empty and chosen in without:
             return (
-                f"`rules`: {empty} says nothing with the setting 'chemistry' of "
-                f"'{settings.chemistry}'; set it to '{level}', or leave the rule out"
+                f"`rules`: {empty} says nothing with the setting '{knob}' of "
+                f"'{chosen}'; set it to '{level}', or leave the rule out"
             )
     return None
 

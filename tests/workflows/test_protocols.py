@@ -370,6 +370,18 @@ def test_rules_for_molecules_need_chemistry(
     assert bool(says) == bool(found)
 
 
+@pytest.mark.parametrize(("smact", "refuses"), [("auto", False), ("on", False), ("off", True)])
+def test_a_rule_on_compositions_needs_smact(
+    code: Any, diamond_frames: Frames, smact: str, refuses: bool
+) -> None:
+    validate = ValidateWorkChain.get_builder_from_protocol(
+        code, FramesData(diamond_frames), overrides={"score": {"settings": {"smact": smact}}}
+    )
+    validate.rules = orm.Dict({"composition_valid": True, "structure_strict": True})
+    says = "composition_valid says nothing with the setting 'smact' of 'off'; set it to 'on'"
+    assert (says in refused(ValidateWorkChain, validate)) == refuses
+
+
 def test_rules_may_ask_for_labels_of_the_structures(code: Any, diamond_frames: Frames) -> None:
     validate = ValidateWorkChain.get_builder_from_protocol(code, FramesData(diamond_frames))
     validate.rules = orm.Dict({"name": "diamond", "max_n_atoms": 8, "sort": "-volume_per_atom"})

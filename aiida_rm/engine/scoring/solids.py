@@ -72,8 +72,13 @@ def _densities(frames: Frames, volumes: Array) -> Array:
         return np.asarray(_DENSITY * masses / (volumes * frames.counts))
 
 
-def summarise_crystals(scored: Frames, settings: ScoreSettings) -> dict[str, Any]:
-    """What the labels of the crystals add up to, as plain numbers; {} without crystals."""
+def summarise_crystals(
+    scored: Frames, settings: ScoreSettings, compositions: dict[str, Any]
+) -> dict[str, Any]:
+    """What the labels of the crystals add up to, as plain numbers; {} without crystals.
+
+    ``compositions`` is what is said of these.
+    """
     rows = np.flatnonzero(is_crystal(scored))
     if not len(rows):
         return {}
@@ -97,4 +102,4 @@ def summarise_crystals(scored: Frames, settings: ScoreSettings) -> dict[str, Any
             "different": len(set(groups[groups > 0].tolist())),
             "above_1": int(np.count_nonzero(groups > 1)),
         }
-    return {"crystals": found}
+    return {"crystals": {**found, "smact": compositions}}

@@ -13,6 +13,11 @@ from numpy.typing import NDArray
 from aiida_rm.engine.errors import FramesError
 from aiida_rm.engine.frames import Frames
 from aiida_rm.engine.scoring import pool as pool_module
+from aiida_rm.engine.scoring.composition import (
+    choose_smact,
+    summarise_compositions,
+    valid_compositions,
+)
 from aiida_rm.engine.scoring.crystals import spacegroup
 from aiida_rm.engine.scoring.fingerprint import find_repeats
 from aiida_rm.engine.scoring.geometry import Geometry, measure
@@ -30,11 +35,10 @@ from aiida_rm.engine.scoring.matching import (
     find_duplicates,
     first_match,
     grouped,
-    is_novel,
     prepare,
-    recognise,
 )
 from aiida_rm.engine.scoring.pool import Progress, Runner, chunks, sizes_of, workers
+from aiida_rm.engine.scoring.recognition import compare_all
 from aiida_rm.engine.scoring.solids import structure_labels, summarise_crystals
 from aiida_rm.engine.settings import ScoreSettings
 
@@ -72,22 +76,23 @@ def score(
     Returns:
         The frames with all their labels and, new, of each structure ``valid``, ``converged``,
         ``min_distance``, ``min_radii_ratio``, ``volume_per_atom``, ``spacegroup``,
-        ``spacegroup_loose``, ``duplicate_of``, ``unique``,
-        ``novel``, ``match``, ``match_rmsd``, ``coordination_min``, ``coordination_max``,
-        ``coordination_mean``, ``rdf``; for crystals ``structure_valid``, ``structure_strict``,
-        ``density`` (see scoring.solids); for molecules (of others: false, "" or NaN) ``verdict``,
-        ``smiles``, ``connected``, ``perceived``, ``sound``, ``clean``, ``check_...``,
+        ``spacegroup_loose``, ``duplicate_of``, ``unique``, ``novel``, ``match``, ``match_rmsd``,
+        ``coordination_min``, ``coordination_max``, ``coordination_mean``, ``rdf``; for crystals
+        ``structure_valid``, ``structure_strict``, ``density``, ``composition_valid`` (see
+        scoring.solids and scoring.composition); for molecules (of others: false, "" or NaN)
+        ``verdict``, ``smiles``, ``connected``, ``perceived``, ``sound``, ``clean``, ``check_...``,
         ``stable_atoms``, ``stable_molecule`` (see scoring.judging); of each atom ``coordination``
         and ``stable``. And the summary: numbers of structures, converged, valid, unique, novel, the
         matches by name, and what is said of ``molecules`` and ``crystals`` where there are any.
 
     Raises:
-        SettingsError: 'chemistry' asks for RDKit or PoseBusters, which are not installed.
+        SettingsError: 'chemistry' asks for RDKit or PoseBusters, or 'smact' for SMACT, which are
+            not installed.
         FramesError: the references or the known structures cannot be used.
         OutOfMemoryError: a process died.
     """
     names = _names(known)
-    chemistry = choose(settings, frames)
+    chemistry, smact = choose(settings, frames), choose_smact(settings, frames)
     try:
         with workers(settings, len(frames)) as pool:
             runner = Runner(pool, progress)
@@ -95,6 +100,10 @@ def score(
             judged = judge_all(frames, labels["min_distance"], settings, chemistry, runner)
             labels.update(judged.labels)
             atom_labels["stable"] = judged.stable
+            labels["composition_valid"] = valid_compositions(
+                frames, settings, smact, "compositions", runner
+            )
+            solids = summarise_compositions(labels, frames, references, settings, smact, runner)
             chosen = np.flatnonzero(labels["valid"]).tolist()
             candidates = _prepare_all(frames, chosen, "reduce", labels["smiles"], runner)
             labels["duplicate_of"] = _duplicates(
@@ -106,13 +115,13 @@ def score(
                 for what, others in (("references", references), ("known structures", known))
             )
             labels.update(
-                _compare_all(candidates, settings, len(frames), (old, famous, names), runner)
+                compare_all(candidates, settings, len(frames), (old, famous, names), runner)
             )
     finally:
         close_chemists()
     scored = frames.with_labels(structure=labels, atom=atom_labels)
     summary = summarise(scored) | summarise_molecules(scored, chemistry, judged.versions)
-    return scored, summary | summarise_crystals(scored, settings)
+    return scored, summary | summarise_crystals(scored, settings, solids)
 
 
 def summarise(scored: Frames) -> dict[str, Any]:
@@ -353,46 +362,3 @@ def _first_chunk(
 
 def _duplicates_chunk(work: tuple[list[Candidate], ScoreSettings]) -> dict[int, int]:
     return find_duplicates(*work)
-
-
-def _compare_all(
-    candidates: list[Candidate],
-    settings: ScoreSettings,
-    total: int,
-    others: tuple[dict[str, list[Candidate]], dict[str, list[Candidate]], list[str]],
-    runner: Runner,
-) -> dict[str, Array]:
-    """Novelty and recognition, by the references, the known structures and their names."""
-    references, known, names = others
-    parts = chunks(candidates)
-    work = [(part, _near(references, part), _near(known, part), settings) for part in parts]
-    done = runner.run("compare", _compare_chunk, work, sizes_of(parts))
-    novel, rmsd = np.zeros(total, bool), np.full(total, np.nan)
-    matches = [""] * total
-    for chunk in done:
-        for index, is_new, match, distance in chunk:
-            novel[index], rmsd[index] = is_new, distance
-            matches[index] = names[match] if match >= 0 else ""
-    # An array of empty texts alone would have no width to store.
-    width = max([1, *(len(name) for name in matches)])
-    return {"novel": novel, "match": np.array(matches, f"<U{width}"), "match_rmsd": rmsd}
-
-
-def _near(
-    others: dict[str, list[Candidate]], part: Sequence[Candidate]
-) -> dict[str, list[Candidate]]:
-    """Only the groups that a piece of work can ask for: less to send."""
-    return {group: others[group] for group in {item.group for item in part} & set(others)}
-
-
-def _compare_chunk(
-    work: tuple[
-        Sequence[Candidate], dict[str, list[Candidate]], dict[str, list[Candidate]], ScoreSettings
-    ],
-) -> list[tuple[int, bool, int, float]]:
-    candidates, references, known, settings = work
-    judge = Judge(settings)
-    return [
-        (item.index, is_novel(item, references, judge), *recognise(item, known, judge))
-        for item in candidates
-    ]
