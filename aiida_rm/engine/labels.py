@@ -77,6 +77,8 @@ SCORED: Final = {
     "novel": "b",
     "match": "U",
     "match_rmsd": "f",
+    "match_loose": "U",
+    "match_rmsd_loose": "f",
     "coordination_min": "i",
     "coordination_max": "i",
     "coordination_mean": "f",

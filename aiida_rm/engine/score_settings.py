@@ -44,6 +44,11 @@ class ScoreSettings:
     ltol: float = knob(0.2, "StructureMatcher: fractional length tolerance", low=0, high=1)
     stol: float = knob(0.3, "StructureMatcher: site tolerance", low=0, high=2)
     angle_tol: float = knob(5.0, "StructureMatcher: angle tolerance", unit="degree", low=0, high=45)
+    loose_ltol: float = knob(
+        0.3, "the field's looser match with known structures: as 'ltol'", low=0, high=1
+    )
+    loose_stol: float = knob(0.5, "the same, as 'stol'", low=0, high=2)
+    loose_angle_tol: float = knob(10.0, "the same, as 'angle_tol'", unit="degree", low=0, high=45)
     rdf_max: float = knob(
         6.0, "radial distribution up to this distance", unit="angstrom", low=0.5, high=20
     )

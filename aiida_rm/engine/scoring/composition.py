@@ -75,6 +75,15 @@ def composition_of(numbers: Array) -> Composition:
     return tuple((SYMBOLS[z], int(n)) for z, n in zip(elements, reduced, strict=True))
 
 
+def compositions_of(frames: Frames) -> dict[int, Composition]:
+    """The reduced compositions of the crystals of a set, by their places."""
+    numbers = np.asarray(frames.numbers)
+    return {
+        row: composition_of(numbers[int(frames.ptr[row]) : int(frames.ptr[row + 1])])
+        for row in np.flatnonzero(is_crystal(frames)).tolist()
+    }
+
+
 def valid_compositions(
     frames: Frames, settings: ScoreSettings, smact: Smact, stage: str, runner: Runner
 ) -> NDArray[np.bool_]:
@@ -85,17 +94,13 @@ def valid_compositions(
     valid = np.zeros(len(frames), bool)
     if not smact.on:
         return valid
-    rows = np.flatnonzero(is_crystal(frames)).tolist()
-    numbers = np.asarray(frames.numbers)
-    compositions = [
-        composition_of(numbers[int(frames.ptr[row]) : int(frames.ptr[row + 1])]) for row in rows
-    ]
-    different = sorted(set(compositions))
+    compositions = compositions_of(frames)
+    different = sorted(set(compositions.values()))
     parts = chunks(different)
     work = [(part, settings.smact_states) for part in parts]
     done = runner.run(stage, _check_chunk, work, sizes_of(parts))
     passed = dict(zip(different, [answer for piece in done for answer in piece], strict=True))
-    valid[rows] = [passed[composition] for composition in compositions]
+    valid[list(compositions)] = [passed[composition] for composition in compositions.values()]
     return valid
 
 

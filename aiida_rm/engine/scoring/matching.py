@@ -67,11 +67,24 @@ def grouped(candidates: Iterable[Candidate]) -> dict[str, list[Candidate]]:
     return dict(groups)
 
 
-class Judge:
-    """Says whether two candidates of one group are equal, and how closely."""
+def tolerances(settings: ScoreSettings, *, loose: bool) -> tuple[float, float, float]:
+    """Those of lengths, sites and angles."""
+    if loose:
+        return settings.loose_ltol, settings.loose_stol, settings.loose_angle_tol
+    return settings.ltol, settings.stol, settings.angle_tol
 
-    def __init__(self, settings: ScoreSettings) -> None:
-        self._matcher = make_matcher(settings.ltol, settings.stol, settings.angle_tol)
+
+class Judge:
+    """Says whether two candidates of one group are equal, and how closely.
+
+    Crystals are within 'ltol', 'stol' and 'angle_tol', every atom of them (pymatgen's ``fit``). The
+    loose judge takes the knobs ``loose_...`` and asks, as the field's scripts do, whether the root
+    mean square is within (``get_rms_dist``): one atom may be further off.
+    """
+
+    def __init__(self, settings: ScoreSettings, *, loose: bool = False) -> None:
+        self._loose = loose
+        self._matcher = make_matcher(*tolerances(settings, loose=loose))
 
     def same(self, one: Candidate, two: Candidate) -> bool:
         """Whether they are equal within the tolerances.
@@ -85,6 +98,13 @@ class Judge:
         if one.is_molecule:
             return same_molecule(one.body, two.body)
         return same_crystal(self._matcher, one.body, two.body)
+
+    def closeness(self, one: Candidate, two: Candidate) -> float | None:
+        """The rmsd of equal ones, NaN where there is none; None of others."""
+        if self._loose and not one.is_molecule:
+            rmsd = self.rmsd(one, two)
+            return rmsd if np.isfinite(rmsd) else None
+        return self.rmsd(one, two) if self.same(one, two) else None
 
     def rmsd(self, one: Candidate, two: Candidate) -> float:
         """Crystals: over (volume / atoms)^(1/3); molecules: of the distances, in angstrom."""
@@ -129,18 +149,14 @@ def is_novel(
 
 def recognise(
     candidate: Candidate, known: Mapping[str, Sequence[Candidate]], judge: Judge
-) -> tuple[int, float]:
-    """The nearest known structure that it equals.
+) -> list[tuple[int, float]]:
+    """The known structures that it equals, the nearest first.
 
     Returns:
-        (index among the known, rmsd); the first of equally near ones; (-1, NaN) for none.
+        [(index among the known, rmsd)]; those without an rmsd (NaN) are last, equally near ones in
+        their order.
     """
-    best, nearest = -1, np.inf
-    for other in known.get(candidate.group, ()):
-        if not judge.same(other, candidate):
-            continue
-        rmsd = judge.rmsd(other, candidate)
-        # A match without an rmsd is still a match, though the last choice.
-        if best < 0 or rmsd < nearest:
-            best, nearest = other.index, rmsd if np.isfinite(rmsd) else np.inf
-    return best, nearest if np.isfinite(nearest) else float("nan")
+    others = known.get(candidate.group, ())
+    measured = [(other.index, judge.closeness(other, candidate)) for other in others]
+    found = [(index, rmsd) for index, rmsd in measured if rmsd is not None]
+    return sorted(found, key=lambda item: item[1] if np.isfinite(item[1]) else np.inf)

@@ -2,17 +2,46 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aiida_rm.engine.scoring.matching import Candidate, Judge, is_novel, recognise
+from aiida_rm.engine.frames import Frames
+from aiida_rm.engine.scoring.composition import compositions_of
+from aiida_rm.engine.scoring.matching import Candidate, Judge, is_novel, recognise, tolerances
 from aiida_rm.engine.scoring.pool import Runner, chunks, sizes_of
+from aiida_rm.engine.scoring.solids import is_crystal
 from aiida_rm.engine.settings import ScoreSettings
 
 Array = NDArray[Any]
+#: Known structures and their rmsd, the nearest first, of each structure that has any.
+Matches = dict[int, list[tuple[int, float]]]
+
+#: Endings of the labels, and whether the tolerances are the loose ones.
+KINDS: Final = {"": False, "_loose": True}
+#: Compositions in the summary, the most frequent ones.
+_MAX_COMPOSITIONS = 100
+
+_Work = tuple[
+    Sequence[Candidate], dict[str, list[Candidate]], dict[str, list[Candidate]], ScoreSettings
+]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What became of a set.
+
+    Attributes:
+        labels: of structures, by name.
+        matches: by the keys of :data:`KINDS`.
+    """
+
+    labels: dict[str, Array]
+    matches: dict[str, Matches]
 
 
 def compare_all(
@@ -21,21 +50,34 @@ def compare_all(
     total: int,
     others: tuple[dict[str, list[Candidate]], dict[str, list[Candidate]], list[str]],
     runner: Runner,
-) -> dict[str, Array]:
-    """Novelty and recognition, by the references, the known structures and their names."""
+) -> Compared:
+    """Novelty and recognition, by the references, the known structures and their names.
+
+    The labels are ``novel``, ``match`` (the name of the nearest known structure, or "") and
+    ``match_rmsd`` (crystals: over (volume / atoms)^(1/3), as the field gives it; molecules: of the
+    distances, in angstrom), and the latter two again for the loose tolerances.
+    """
     references, known, names = others
     parts = chunks(candidates)
     work = [(part, _near(references, part), _near(known, part), settings) for part in parts]
     done = runner.run("compare", _compare_chunk, work, sizes_of(parts))
-    novel, rmsd = np.zeros(total, bool), np.full(total, np.nan)
-    matches = [""] * total
+    novel = np.zeros(total, bool)
+    matches: dict[str, Matches] = {kind: {} for kind in KINDS}
     for chunk in done:
-        for index, is_new, match, distance in chunk:
-            novel[index], rmsd[index] = is_new, distance
-            matches[index] = names[match] if match >= 0 else ""
-    # An array of empty texts alone would have no width to store.
-    width = max([1, *(len(name) for name in matches)])
-    return {"novel": novel, "match": np.array(matches, f"<U{width}"), "match_rmsd": rmsd}
+        for index, is_new, found in chunk:
+            novel[index] = is_new
+            for kind, these in found.items():
+                if these:
+                    matches[kind][index] = these
+    labels: dict[str, Array] = {"novel": novel}
+    for kind, of_kind in matches.items():
+        nearest, rmsd = [""] * total, np.full(total, np.nan)
+        for index, these in of_kind.items():
+            nearest[index], rmsd[index] = names[these[0][0]], these[0][1]
+        # An array of empty texts alone would have no width to store.
+        width = max([1, *map(len, nearest)])
+        labels |= {f"match{kind}": np.array(nearest, f"<U{width}"), f"match_rmsd{kind}": rmsd}
+    return Compared(labels, matches)
 
 
 def _near(
@@ -45,14 +87,75 @@ def _near(
     return {group: others[group] for group in {item.group for item in part} & set(others)}
 
 
-def _compare_chunk(
-    work: tuple[
-        Sequence[Candidate], dict[str, list[Candidate]], dict[str, list[Candidate]], ScoreSettings
-    ],
-) -> list[tuple[int, bool, int, float]]:
+def _compare_chunk(work: _Work) -> list[tuple[int, bool, dict[str, list[tuple[int, float]]]]]:
     candidates, references, known, settings = work
-    judge = Judge(settings)
+    judges = {kind: Judge(settings, loose=loose) for kind, loose in KINDS.items()}
     return [
-        (item.index, is_novel(item, references, judge), *recognise(item, known, judge))
+        (
+            item.index,
+            is_novel(item, references, judges[""]),
+            {kind: recognise(item, known, judge) for kind, judge in judges.items()},
+        )
         for item in candidates
     ]
+
+
+def summarise_recognition(
+    frames: Frames, known: Frames | None, matches: dict[str, Matches], settings: ScoreSettings
+) -> dict[str, Any]:
+    """How many of the known crystals are found, and by how many of the samples.
+
+    Samples are the crystals of a composition among the known ones', valid or not. Of each
+    tolerance:
+
+    - ``per_sample``: share of the samples that equal a known structure;
+    - ``any_of_k``: share of the known *compositions* with a sample that equals one of them;
+    - ``metre``: share of the known *structures* that a sample equals: METRe, "match everyone to
+      reference" (Martirossyan et al., arXiv:2509.12178, 2025);
+    - ``rmsd``: mean over the found structures of that of the nearest sample; ``crmse``: over all,
+      with 'stol' for those that are not found (the same).
+
+    Returns:
+        Plain numbers; {} without known crystals.
+    """
+    if known is None or not is_crystal(known).any():
+        return {}
+    targets = compositions_of(known)
+    wanted = Counter(targets.values())
+    samples = {row: what for row, what in compositions_of(frames).items() if what in wanted}
+    found: dict[str, Any] = {
+        "known": len(targets),
+        "compositions": len(wanted),
+        "samples": len(samples),
+    }
+    table = {
+        what: {"known": wanted[what], "samples": count}
+        for what, count in Counter(samples.values()).most_common(_MAX_COMPOSITIONS)
+    }
+    for kind, loose in KINDS.items():
+        ltol, stol, angle_tol = tolerances(settings, loose=loose)
+        best: dict[int, float] = {}
+        matched = [row for row in samples if row in matches[kind]]
+        for row in matched:
+            for target, rmsd in matches[kind][row]:
+                # A match without an rmsd is still a match, at the tolerance.
+                best[target] = min(best.get(target, stol), rmsd if np.isfinite(rmsd) else stol)
+        hits = Counter(samples[row] for row in matched)
+        found[f"match{kind}"] = {
+            "tolerances": {"ltol": ltol, "stol": stol, "angle_tol": angle_tol},
+            "per_sample": len(matched) / len(samples) if samples else None,
+            "any_of_k": len({targets[target] for target in best}) / len(wanted),
+            "metre": len(best) / len(targets),
+            "rmsd": float(np.mean(list(best.values()))) if best else None,
+            "crmse": float(np.mean([best.get(target, stol) for target in targets])),
+        }
+        found_of: dict[Any, int] = defaultdict(int)
+        for target in best:
+            found_of[targets[target]] += 1
+        for what, line in table.items():
+            line |= {f"matched{kind}": hits[what], f"found{kind}": found_of[what]}
+    found["by_composition"] = {
+        "".join(f"{symbol}{count if count > 1 else ''}" for symbol, count in what): line
+        for what, line in table.items()
+    }
+    return {"recognition": found}

@@ -73,11 +73,11 @@ def _densities(frames: Frames, volumes: Array) -> Array:
 
 
 def summarise_crystals(
-    scored: Frames, settings: ScoreSettings, compositions: dict[str, Any]
+    scored: Frames, settings: ScoreSettings, others: dict[str, Any]
 ) -> dict[str, Any]:
     """What the labels of the crystals add up to, as plain numbers; {} without crystals.
 
-    ``compositions`` is what is said of these.
+    ``others`` is what is said besides.
     """
     rows = np.flatnonzero(is_crystal(scored))
     if not len(rows):
@@ -102,4 +102,4 @@ def summarise_crystals(
             "different": len(set(groups[groups > 0].tolist())),
             "above_1": int(np.count_nonzero(groups > 1)),
         }
-    return {"crystals": {**found, "smact": compositions}}
+    return {"crystals": {**found, **others}}

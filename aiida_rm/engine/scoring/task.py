@@ -38,7 +38,7 @@ from aiida_rm.engine.scoring.matching import (
     prepare,
 )
 from aiida_rm.engine.scoring.pool import Progress, Runner, chunks, sizes_of, workers
-from aiida_rm.engine.scoring.recognition import compare_all
+from aiida_rm.engine.scoring.recognition import compare_all, summarise_recognition
 from aiida_rm.engine.scoring.solids import structure_labels, summarise_crystals
 from aiida_rm.engine.settings import ScoreSettings
 
@@ -77,9 +77,10 @@ def score(
         The frames with all their labels and, new, of each structure ``valid``, ``converged``,
         ``min_distance``, ``min_radii_ratio``, ``volume_per_atom``, ``spacegroup``,
         ``spacegroup_loose``, ``duplicate_of``, ``unique``, ``novel``, ``match``, ``match_rmsd``,
-        ``coordination_min``, ``coordination_max``, ``coordination_mean``, ``rdf``; for crystals
-        ``structure_valid``, ``structure_strict``, ``density``, ``composition_valid`` (see
-        scoring.solids and scoring.composition); for molecules (of others: false, "" or NaN)
+        ``match_loose``, ``match_rmsd_loose`` (see scoring.recognition), ``coordination_min``,
+        ``coordination_max``, ``coordination_mean``, ``rdf``; for crystals ``structure_valid``,
+        ``structure_strict``, ``density``, ``composition_valid`` (see scoring.solids and
+        scoring.composition); for molecules (of others: false, "" or NaN)
         ``verdict``, ``smiles``, ``connected``, ``perceived``, ``sound``, ``clean``, ``check_...``,
         ``stable_atoms``, ``stable_molecule`` (see scoring.judging); of each atom ``coordination``
         and ``stable``. And the summary: numbers of structures, converged, valid, unique, novel, the
@@ -103,7 +104,9 @@ def score(
             labels["composition_valid"] = valid_compositions(
                 frames, settings, smact, "compositions", runner
             )
-            solids = summarise_compositions(labels, frames, references, settings, smact, runner)
+            solids: dict[str, Any] = {
+                "smact": summarise_compositions(labels, frames, references, settings, smact, runner)
+            }
             chosen = np.flatnonzero(labels["valid"]).tolist()
             candidates = _prepare_all(frames, chosen, "reduce", labels["smiles"], runner)
             labels["duplicate_of"] = _duplicates(
@@ -114,9 +117,9 @@ def score(
                 _prepared(what, others, settings, chemistry, runner)
                 for what, others in (("references", references), ("known structures", known))
             )
-            labels.update(
-                compare_all(candidates, settings, len(frames), (old, famous, names), runner)
-            )
+            compared = compare_all(candidates, settings, len(frames), (old, famous, names), runner)
+            labels.update(compared.labels)
+            solids |= summarise_recognition(frames, known, compared.matches, settings)
     finally:
         close_chemists()
     scored = frames.with_labels(structure=labels, atom=atom_labels)
