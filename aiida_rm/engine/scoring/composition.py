@@ -125,7 +125,9 @@ def summarise_compositions(
         "share": float(passed[is_crystal(frames)].mean()),
     }
     if references is not None and (crystals := is_crystal(references)).any():
-        passed = valid_compositions(references, settings, smact, "their compositions", runner)
+        passed = valid_compositions(
+            references, settings, smact, "compositions of references", runner
+        )
         found["references"] = {
             "n_crystals": int(np.count_nonzero(crystals)),
             "share": float(passed[crystals].mean()),
