@@ -50,7 +50,7 @@ from aiida_rm.engine.training.state import load_state, save_state
 #: Metrics that are means over the batches of an epoch.
 _MEANS = ("loss", "gradient_norm", "clipped", "learning_rate")
 #: What the errors of a set of structures are made of.
-_SUMS = ("atoms", "cells", "force", "stress")
+_SUMS = ("atoms", "cells", "force", "stress", "weighted")
 
 
 @dataclass(frozen=True)
@@ -263,8 +263,9 @@ class Trainer:
         """Errors of the average weights on some rows of the data.
 
         Returns:
-            ``force_error`` and ``stress_error``: squared error over the variance of the target
-            (1: as good as predicting none); ``force_rmse`` (per component), ``stress_rmse``.
+            ``validation_loss`` is what training makes small, weights by noise included;
+            ``force_error`` and ``stress_error``: squared error over the variance of the target (1:
+            as good as predicting none); ``force_rmse`` (per component), ``stress_rmse``.
         """
         s, sums = self.settings, dict.fromkeys(_SUMS, 0.0)
         for some in pack(rows, self.data.counts, 4 * s.batch_atoms):
@@ -274,10 +275,14 @@ class Trainer:
                 sums["cells"] += float(graph.periodic.sum())
                 sums["force"] += float(found[0].sum())
                 sums["stress"] += float(found[1].sum())
+                weights = targets.weights.index_select(0, graph.batch)
+                sums["weighted"] += float((found[0] * weights).sum())
         total = dict(zip(_SUMS, self.team.sum(sums[name] for name in _SUMS), strict=True))
         atoms, cells = max(total["atoms"], 1.0), max(total["cells"], 1.0)
         force, stress = total["force"] / atoms, total["stress"] / cells
+        loss = s.force_weight * total["weighted"] / atoms / self.scales[0]
         return {
+            "validation_loss": loss + s.stress_weight * stress / self.scales[1],
             "force_error": force / self.scales[0],
             "stress_error": stress / self.scales[1],
             "force_rmse": math.sqrt(force / 3),
@@ -288,10 +293,9 @@ class Trainer:
         s, p = self.settings, self.progress
         rows = self.validation_rows if len(self.validation_rows) else self.train_rows[:256]
         errors = self.evaluate(rows)
-        error = s.force_weight * errors["force_error"] + s.stress_weight * errors["stress_error"]
         p.epoch, p.batch = p.epoch + 1, 0
-        if error < p.best_error:
-            p.best_error, p.best_epoch = error, p.epoch
+        if errors["validation_loss"] < p.best_error:
+            p.best_error, p.best_epoch = errors["validation_loss"], p.epoch
             self.best.load_state_dict(self.average.state_dict())
         batches = max(p.sums.get("batches", 0.0), 1.0)
         (waiting,) = self.team.sum([waited / max(seconds, 1e-9) / self.team.size])
@@ -300,7 +304,6 @@ class Trainer:
             "epochs": s.epochs,
             "step": p.step,
             **{name: p.sums.get(name, 0.0) / batches for name in _MEANS},
-            "validation_loss": error,
             **errors,
             "structures_per_second": trained / max(seconds, 1e-9),
             "waiting": waiting,

@@ -23,6 +23,7 @@ from aiida_rm.engine.training.data import (
     pack,
     split,
 )
+from aiida_rm.engine.training.loss import weighted_loss
 from aiida_rm.engine.training.trainer import Trainer, TrainOutcome, learning_rate
 
 
@@ -296,3 +297,26 @@ def test_structures_weigh_by_their_noise() -> None:
     plain = Trainer(frames, replace(SETTINGS, epochs=1)).run().progress.history[0]["loss"]
     weighed = Trainer(frames, replace(SETTINGS, epochs=1, noise_weight=1.0))
     assert weighed.run().progress.history[0]["loss"] != plain
+
+
+def test_the_best_epoch_is_that_of_the_loss_with_its_weights() -> None:
+    """By noise weights, the validation loss is another than the plain errors, as the loss is."""
+    frames = crystals(60)
+    found = {}
+    for power in (0.0, 1.0):
+        settings = replace(SETTINGS, epochs=1, noise_weight=power, validation_fraction=0.3)
+        (row,) = Trainer(frames, settings).run().progress.history
+        found[power] = row
+    plain = found[0.0]
+    assert plain["validation_loss"] == pytest.approx(plain["force_error"] + plain["stress_error"])
+    trainer = Trainer(
+        frames, replace(SETTINGS, epochs=1, noise_weight=1.0, validation_fraction=0.3)
+    )
+    trainer.run()
+    rows = trainer.validation_rows
+    graph, targets = trainer.data.batch(rows)
+    prediction = trainer.average(graph)
+    factors = trainer._factors(rows)
+    by_hand = float(weighted_loss(prediction, graph, targets, factors))
+    assert found[1.0]["validation_loss"] == pytest.approx(by_hand, rel=1e-5)
+    assert found[1.0]["validation_loss"] != pytest.approx(plain["validation_loss"], rel=0.05)
