@@ -113,7 +113,7 @@ def carbons(scored: Frames) -> dict[str, dict[str, float]]:
         own = names == name
         found[name] = {
             "share": float(own.mean()),
-            "energy_per_atom": float(np.median(scored.structure["energy_per_atom"][own])),
+            "energy_per_atom": float(np.nanmedian(scored.structure["energy_per_atom"][own])),
             "volume_per_atom": float(np.median(scored.structure["volume_per_atom"][own])),
         }
     for name, row in found.items():

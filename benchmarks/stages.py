@@ -113,7 +113,7 @@ def judge(
             {
                 **system.judge(found),
                 "steps": float(found.structure["steps"].mean()),
-                "energy_per_atom": float(np.median(found.structure["energy_per_atom"])),
+                "energy_per_atom": float(np.nanmedian(found.structure["energy_per_atom"])),
                 "seconds_per_structure": seconds / len(found),
             }
         )

@@ -222,7 +222,7 @@ def mp() -> System:
                     hits[index] = matcher.fit(to_pymatgen(found, index), target)
             owner = found.structure["target"]
             lowest = [
-                rows[np.argmin(found.structure["energy"][rows])]
+                rows[np.argmin(np.nan_to_num(found.structure["energy"][rows], nan=np.inf))]
                 for rows in (np.flatnonzero(owner == n) for n in range(len(known)))
                 if len(rows)
             ]

@@ -36,7 +36,8 @@ class GenerateCalculation(EngineCalculation):
             "frames",
             valid_type=FramesData,
             required=False,
-            help="New structures with `energy_per_atom`, `fmax`, `steps`, `status`, and `seed`, "
+            help="New structures with `energy_per_atom`, `energy_percentile` (among the training "
+            "set), `fmax`, `steps`, `status`, and `seed`, "
             "`index`, `start` (row in `starts`, or -1) and `start_spacegroup` of the start.",
         )
         define_cut_short(spec, resumable=False)

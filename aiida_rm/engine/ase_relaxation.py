@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -16,6 +15,7 @@ from ase.optimize import FIRE
 from aiida_rm.engine.converters import to_ase
 from aiida_rm.engine.errors import SettingsError
 from aiida_rm.engine.frames import Frames
+from aiida_rm.engine.imports import import_by_path
 from aiida_rm.engine.settings import RelaxSettings
 
 CONVERGED, FAILED = "converged", "failed: "
@@ -123,14 +123,7 @@ def make_calculator(settings: RelaxSettings) -> Any:
         SettingsError: it cannot be imported, is no class of calculators, or refuses its arguments.
     """
     path = settings.calculator
-    module, _, name = path.partition(":")
-    try:
-        cls = getattr(importlib.import_module(module), name)
-    except Exception as error:
-        raise SettingsError(
-            f"'calculator': '{path}' cannot be imported ({type(error).__name__}: {error}); install "
-            "its package where the engine runs, and mind the spelling"
-        ) from error
+    cls = import_by_path("calculator", path)
     if not (isinstance(cls, type) and hasattr(cls, "get_potential_energy")):
         raise SettingsError(f"'calculator': '{path}' is no class of ASE calculators")
     try:

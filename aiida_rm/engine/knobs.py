@@ -29,12 +29,6 @@ def knob(
     return field(default=default, metadata=metadata)
 
 
-def is_import_path(path: str) -> bool:
-    """Whether a text is ``package.module:name``; nothing is imported."""
-    module, _, name = path.partition(":")
-    return name.isidentifier() and all(part.isidentifier() for part in module.split("."))
-
-
 def to_plain(settings: Any) -> dict[str, Any]:
     """The inverse of :func:`parse_settings`: dicts, lists and scalars alone."""
     plain = dataclasses.asdict(settings)

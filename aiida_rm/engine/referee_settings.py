@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from aiida_rm.engine.errors import SettingsError
-from aiida_rm.engine.knobs import is_import_path, knob
+from aiida_rm.engine.imports import is_import_path
+from aiida_rm.engine.knobs import knob
 from aiida_rm.engine.stages import CELL_MODES
 
 #: Criteria of xtb's optimiser, from loose to tight.

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from aiida_rm.engine.errors import SettingsError
-from aiida_rm.engine.knobs import is_import_path, knob
+from aiida_rm.engine.imports import is_import_path
+from aiida_rm.engine.knobs import knob
 
 if TYPE_CHECKING:
     from aiida_rm.engine.settings import GenerateSettings

@@ -48,7 +48,7 @@ def test_a_calculator_that_is_not_installed(engine_code: Any, judge: Any) -> Non
     for verdict in found["verdict"]:
         assert verdict.startswith("failed: the job ended with [201]")
         assert "cannot be imported" in verdict
-        assert "install its package where the engine runs" in verdict
+        assert "installed where the engine runs" in verdict
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import json
 from collections.abc import Callable
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from aiida_rm.engine.errors import SettingsError
+from aiida_rm.engine.imports import import_by_path
 from aiida_rm.engine.neighbors import Graph
 from aiida_rm.engine.relaxation.memory import exhausted
 
@@ -52,14 +52,7 @@ def load_penalty(path: str, weight: float, arguments: str) -> PenaltyFunction:
     Raises:
         SettingsError: it cannot be imported, or is neither.
     """
-    module, _, name = path.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except Exception as error:
-        raise SettingsError(
-            f"'penalty': '{path}' cannot be imported ({type(error).__name__}: {error}); it must be "
-            "'package.module:name' of a package that is installed where the engine runs"
-        ) from error
+    found = import_by_path("penalty", path)
     values = json.loads(arguments)
     if inspect.isclass(found) and hasattr(found, "get_potential_energy"):
         return _Calculator(path, _called(path, found, **values), weight)

@@ -15,6 +15,8 @@ from aiida_rm.engine.relaxation.batch import Batch
 CONVERGED, OUT_OF_STEPS, EXPLODED, NO_MEMORY = 0, 1, 2, 3
 #: Labels of a structure, besides energy_per_atom.
 _LABELS = ("energy", "fmax", "steps", "status", "penalty")
+#: Those that belong to where a relaxation ended.
+_OF_THE_END = {"energy", "fmax", "penalty"}
 
 
 class Results:
@@ -42,6 +44,9 @@ class Results:
         self.finished[rows] = True
         for name, values in self.labels.items():
             values[rows] = _plain(getattr(batch, name)[batch.done])
+        # What comes back as it started has no E~: the last one seen is that of another place.
+        for name in _OF_THE_END & self.labels.keys():
+            self.labels[name][rows[status >= EXPLODED]] = np.nan
         sound = batch.done & (batch.status < EXPLODED)
         atoms = sound.index_select(0, batch.owner)
         rows = rows[status < EXPLODED]

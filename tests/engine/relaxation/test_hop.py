@@ -217,6 +217,11 @@ def test_a_hole_in_the_potential_is_not_believed() -> None:
     np.testing.assert_allclose(found.positions, 0, atol=1e-2)
     lost = relax(Frames.build([[1]], [[[5.0, 0, 0]]]), Formula(hole), way, floor=-0.5)
     assert lost.structure["status"][0] == EXPLODED
+    # It comes back as it started, so the E~ of the hole is not its own, nor does it rank by it.
+    assert lost.positions[0, 0] == 5.0
+    assert np.isnan(
+        [lost.structure[name][0] for name in ("energy", "energy_per_atom", "fmax")]
+    ).all()
     # Near enough to the rim, most get out of there by one of the moves.
     rim = Frames.build([[1]] * 20, [[[2.5, 0, 0]]] * 20)
     saved = relax(rim, Formula(hole), way, floor=-0.5)
