@@ -95,3 +95,13 @@ JUDGED: Final = {"row": "i", "energy": "f", "verdict": "U", "note": "U"}
 
 #: Of task relax: also the steps taken, and the largest force in eV/angstrom.
 RELAXED: Final = {**JUDGED, "steps": "i", "fmax": "f"}
+
+#: Of a referee, after its name and an underscore: `xtb_energy_per_atom`, in a set of structures.
+VERDICTS: Final = {
+    "row": "i",
+    "energy": "f",
+    "energy_per_atom": "f",
+    "rmsd": "f",
+    "verdict": "U",
+    "note": "U",
+}

@@ -18,7 +18,8 @@ from aiida_rm.workflows.common import CleaningMixin, call, exit_with, verdict
 from aiida_rm.workflows.protocols import check_names
 
 MAX_STRUCTURES = 10_000
-_LABEL = re.compile(r"[A-Za-z][A-Za-z0-9_]*\Z")
+#: What the names of a referee's labels begin with.
+LABEL = re.compile(r"[A-Za-z][A-Za-z0-9_]*\Z")
 
 
 class JudgeWorkChain(CleaningMixin, WorkChain):
@@ -62,17 +63,17 @@ class JudgeWorkChain(CleaningMixin, WorkChain):
         )
         spec.input(
             "max_concurrent",
-            valid_type=int,
-            default=8,
-            non_db=True,
+            valid_type=orm.Int,
+            default=lambda: orm.Int(8),
+            serializer=orm.to_aiida_type,
             validator=_check_max_concurrent,
             help="So many jobs at a time at most.",
         )
         spec.input(
             "options",
-            valid_type=dict,
-            default=dict,
-            non_db=True,
+            valid_type=orm.Dict,
+            default=lambda: orm.Dict({}),
+            serializer=orm.to_aiida_type,
             help="`metadata.options` of every job, such as `max_wallclock_seconds`.",
         )
         spec.inputs.validator = _check_together
@@ -133,10 +134,10 @@ class JudgeWorkChain(CleaningMixin, WorkChain):
 
     def run_jobs(self) -> Any:
         """Submit as many of the waiting jobs as may run together."""
-        limit = self.inputs.max_concurrent
+        limit = self.inputs.max_concurrent.value
         batch, self.ctx.waiting = self.ctx.waiting[:limit], self.ctx.waiting[limit:]
         referee = _referee_of(self.inputs)
-        options = referee.options(self.inputs.options)
+        options = referee.options(self.inputs.options.get_dict())
         self.ctx.launched = []
         launched = {}
         for key in batch:
@@ -210,7 +211,7 @@ def _check_referee(value: orm.Str, _: Any) -> str | None:
 
 
 def _check_label(value: orm.Str | None, _: Any) -> str | None:
-    if value is not None and not _LABEL.match(value.value):
+    if value is not None and not LABEL.match(value.value):
         return f"`label` is '{value.value}'; use a letter, then letters, digits and _"
     return None
 
@@ -221,8 +222,10 @@ def _check_max_structures(value: orm.Int, _: Any) -> str | None:
     return None
 
 
-def _check_max_concurrent(value: int, _: Any) -> str | None:
-    return f"`max_concurrent` is {value}, must be at least 1" if value < 1 else None
+def _check_max_concurrent(value: orm.Int, _: Any) -> str | None:
+    if value.value < 1:
+        return f"`max_concurrent` is {value.value}, must be at least 1"
+    return None
 
 
 def _check_together(inputs: Mapping[str, Any], _: Any) -> str | None:
@@ -243,7 +246,7 @@ def _check_together(inputs: Mapping[str, Any], _: Any) -> str | None:
         return f"`settings` of '{inputs['referee'].value}': {error}"
     except RefereeError as error:
         return f"`frames`: {error}"
-    return _check_options(referee, inputs["options"])
+    return _check_options(referee, inputs["options"].get_dict())
 
 
 def _check_options(referee: Referee, given: Mapping[str, Any]) -> str | None:

@@ -1,4 +1,4 @@
-"""rm.validate: judge structures, then keep those that meet the rules."""
+"""rm.validate: score structures, let referees judge the best, keep those that meet the rules."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from aiida import orm
 from aiida.common import AttributeDict
-from aiida.engine import ExitCode, ProcessBuilder, ProcessSpec, ToContext, WorkChain
+from aiida.engine import ExitCode, ProcessBuilder, ProcessSpec, ToContext, WorkChain, if_
 
 from aiida_rm.calculations.functions import ERROR_EMPTY_SELECTION, select_frames
 from aiida_rm.calculations.score import ScoreCalculation
@@ -16,18 +16,30 @@ from aiida_rm.data.selection import RuleError, check_names, check_rules, kinds_o
 from aiida_rm.engine.errors import EngineError
 from aiida_rm.engine.labels import PERCEPTION, POSEBUSTERS, SCORED, SMACT
 from aiida_rm.engine.settings import ScoreSettings
+from aiida_rm.workflows.candidates import choose_candidates, join_verdicts
 from aiida_rm.workflows.common import CleaningMixin, call, exit_with, verdict
+from aiida_rm.workflows.judge import MAX_STRUCTURES, JudgeWorkChain
 from aiida_rm.workflows.protocols import ProtocolMixin, merge
+from aiida_rm.workflows.referees import (
+    judge_inputs,
+    referee_labels,
+    referees_problem,
+    with_referees,
+)
 
 
 class ValidateWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
-    """Score a set of structures and select the accepted ones by rules on the verdicts."""
+    """Score a set of structures and select the accepted ones by rules on the verdicts.
+
+    With referees, the best of those that meet the other rules are judged first, and are the only
+    ones that can be accepted.
+    """
 
     PROTOCOL_FILE = "validate"
 
     @classmethod
     def define(cls, spec: ProcessSpec) -> None:
-        """Inputs of the job under `score`; the judged and the accepted structures out."""
+        """Inputs of the job under `score`, referees by name; the judged and the accepted out."""
         super().define(spec)
         spec.expose_inputs(ScoreCalculation, namespace="score")
         spec.input(
@@ -38,15 +50,68 @@ class ValidateWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
             validator=_check_rules,
             help="What an accepted structure must meet (aiida_rm.data.selection).",
         )
+        spec.input_namespace(
+            "referees",
+            dynamic=True,
+            required=False,
+            valid_type=orm.Data,
+            help="Inputs of rm.judge (`code`, `referee`, `settings`...) by a name of your choice, "
+            "with which the labels begin.",
+        )
+        spec.input(
+            "max_judged",
+            valid_type=orm.Int,
+            default=lambda: orm.Int(20),
+            serializer=orm.to_aiida_type,
+            validator=_check_max_judged,
+            help="So many structures go to the referees: the first in the order of the rules.",
+        )
+        spec.input(
+            "adopt",
+            valid_type=orm.Str,
+            required=False,
+            serializer=orm.to_aiida_type,
+            help="Name of the referee whose relaxed structures are scored again and accepted; "
+            "without it, structures are accepted as they were generated.",
+        )
         spec.inputs.validator = _check_together
         spec.output("scored", valid_type=FramesData, required=False, help="All, with verdicts.")
+        spec.output(
+            "judged",
+            valid_type=FramesData,
+            required=False,
+            help="Those that the referees got, with what all of them said; `scored_row` is the row "
+            "in `scored`.",
+        )
+        spec.output_namespace(
+            "referees", dynamic=True, valid_type=orm.Dict, help="What rm.judge says, by referee."
+        )
+        spec.output(
+            "adopted_results",
+            valid_type=orm.Dict,
+            required=False,
+            help="Summary of the scoring of the relaxed structures.",
+        )
         spec.output("accepted", valid_type=FramesData, required=False, help="Those that meet them.")
         spec.output("results", valid_type=orm.Dict, required=False, help="Summary of the scoring.")
-        spec.outline(cls.run_score, cls.inspect_score, cls.select)
+        spec.outline(
+            cls.run_score,
+            cls.inspect_score,
+            if_(cls.has_referees)(
+                cls.choose,
+                cls.run_referees,
+                cls.inspect_referees,
+                if_(cls.should_score_again)(cls.run_score_again, cls.inspect_score_again),
+            ),
+            cls.select,
+        )
         spec.exit_code(
             316, "ERROR_SCORE_FAILED", message="The scoring <{pk}> ended with [{status}] {message}"
         )
         spec.exit_code(317, "ERROR_RULES_REFUSED", message="The rules cannot be applied: {message}")
+        spec.exit_code(
+            318, "ERROR_NOT_JOINED", message="The verdicts could not be joined: {message}"
+        )
         spec.exit_code(
             702,
             "WARNING_NOTHING_ACCEPTED",
@@ -64,6 +129,7 @@ class ValidateWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
         options: Mapping[str, Any] | None = None,
         references: FramesData | None = None,
         known: FramesData | None = None,
+        referees: Mapping[str, Mapping[str, Any]] | None = None,
         computer: orm.Computer | None = None,
     ) -> ProcessBuilder:
         """A builder that is ready to run.
@@ -76,51 +142,139 @@ class ValidateWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
             options: `metadata.options` of the job.
             references: structures that are not novel.
             known: structures to recognise, with the label `name`.
+            referees: inputs of rm.judge by name, such as ``{"xtb": {"code": code}}``. What each
+                says must be `converged` for a structure to be accepted, unless `overrides` have
+                another rule on it.
             computer: where a code runs that belongs to no computer.
         """
         nodes = {"frames": frames, "references": references, "known": known}
-        inputs = cls.get_protocol_inputs(protocol, overrides)
+        inputs = with_referees(cls.get_protocol_inputs(protocol, overrides), referees)
         return cls._build(code, merge(inputs, {"score": nodes}), options, computer)
 
     def run_score(self) -> Any:
         """Submit the scoring."""
-        inputs = AttributeDict(self.exposed_inputs(ScoreCalculation, "score"))
-        inputs.metadata = {**inputs.metadata, "call_link_label": "score"}
-        node = self.submit(ScoreCalculation, **inputs)
-        self.report(f"scoring {len(inputs.frames)} structures in <{node.pk}>")
-        return ToContext(score=node)
+        self.ctx.references = {}
+        return self._score("score", self.inputs.score.frames)
 
     def inspect_score(self) -> ExitCode | None:
         """Keep the verdicts; without them there is nothing to select from."""
-        node = self.ctx.score
-        if "results" in node.outputs:
-            self.out("results", node.outputs.results)
-        if "frames" in node.outputs:
-            self.out("scored", node.outputs.frames)
+        return self._inspect_score("score", "scored", "results")
+
+    def has_referees(self) -> bool:
+        """Whether anybody else is asked."""
+        return bool(self.inputs.get("referees"))
+
+    def choose(self) -> ExitCode | None:
+        """Take the best for the referees."""
+        scored = self.ctx.select_from
+        names = orm.List(sorted(self.inputs.referees))
+        chosen, node = call(
+            choose_candidates, scored, self.inputs.rules, self.inputs.max_judged, names
+        )
         if not node.is_finished_ok:
-            self.report(f"the scoring <{node.pk}> ended with {verdict(node)}")
-            return exit_with(
-                self,
-                "ERROR_SCORE_FAILED",
-                pk=node.pk,
-                status=node.exit_status,
-                message=node.exit_message,
-            )
+            return self._not_selected(node, len(scored))
+        self.ctx.candidates = chosen
+        self.report(f"{len(chosen)} of {len(scored)} structures go to the referees")
         return None
+
+    def run_referees(self) -> Any:
+        """Submit them all; one that refuses is one that failed."""
+        self.ctx.failed, launched = {}, {}
+        for name, parts in sorted(self.inputs.referees.items()):
+            inputs = judge_inputs(name, parts)
+            inputs["metadata"] = {"call_link_label": f"judge_{name}"}
+            try:
+                node = self.submit(
+                    JudgeWorkChain,
+                    frames=self.ctx.candidates,
+                    max_structures=self.inputs.max_judged,
+                    **inputs,
+                )
+            except ValueError as error:
+                self._fail(name, f"it refused: {error}")
+                continue
+            self.report(f"the referee '{name}' judges in <{node.pk}>")
+            launched[f"judge_{name}"] = node
+        return ToContext(**launched)
+
+    def inspect_referees(self) -> ExitCode | None:
+        """Join what they said; a referee that failed leaves the others alone."""
+        judged = {}
+        for name in sorted({*self.inputs.referees} - {*self.ctx.failed}):
+            node = self.ctx[f"judge_{name}"]
+            if "frames" not in node.outputs:
+                self._fail(name, f"<{node.pk}> ended with {verdict(node)}")
+                continue
+            judged[name] = node.outputs.frames
+            self.out(f"referees.{name}", node.outputs.results)
+        adopt = self.inputs.adopt.value if "adopt" in self.inputs else ""
+        told = orm.Dict({"adopt": adopt, "failed": self.ctx.failed})
+        joined, made = call(join_verdicts, self.ctx.candidates, told, **judged)
+        if not made.is_finished_ok:
+            return exit_with(self, "ERROR_NOT_JOINED", message=made.exit_message)
+        self.ctx.select_from = joined
+        if adopt not in judged:
+            self.out("judged", joined)
+        self.ctx.adopted = adopt in judged
+        return None
+
+    def should_score_again(self) -> bool:
+        """Whether there are relaxed structures to accept."""
+        return bool(self.ctx.adopted)
+
+    def run_score_again(self) -> Any:
+        """Score the relaxed structures."""
+        return self._score("score_again", self.ctx.select_from)
+
+    def inspect_score_again(self) -> ExitCode | None:
+        """What is accepted is judged as it is accepted."""
+        joined = self.ctx.select_from
+        ended = self._inspect_score("score_again", "judged", "adopted_results")
+        if self.ctx.select_from is joined:
+            self.out("judged", joined)
+        return ended
 
     def select(self) -> ExitCode | None:
         """Take those that meet the rules."""
-        scored = self.ctx.score.outputs.frames
-        accepted, node = call(select_frames, scored, self.inputs.rules)
-        if node.is_finished_ok:
-            self.out("accepted", accepted)
-            self.report(f"{len(accepted)} of {len(scored)} structures meet the rules")
-            return None
+        frames = self.ctx.select_from
+        accepted, node = call(select_frames, frames, self.inputs.rules)
+        if not node.is_finished_ok:
+            return self._not_selected(node, len(frames))
+        self.out("accepted", accepted)
+        self.report(f"{len(accepted)} of {len(frames)} structures meet the rules")
+        return None
+
+    def _score(self, label: str, frames: FramesData) -> Any:
+        inputs = AttributeDict(self.exposed_inputs(ScoreCalculation, "score"))
+        inputs.frames = frames
+        inputs.metadata = {**inputs.metadata, "call_link_label": label}
+        node = self.submit(ScoreCalculation, **inputs)
+        self.report(f"scoring {len(frames)} structures in <{node.pk}>")
+        return ToContext(**{label: node})
+
+    def _inspect_score(self, label: str, frames: str, results: str) -> ExitCode | None:
+        node = self.ctx[label]
+        if "results" in node.outputs:
+            self.out(results, node.outputs.results)
+        if "frames" in node.outputs:
+            self.ctx.select_from = node.outputs.frames
+            self.out(frames, node.outputs.frames)
+        if not node.is_finished_ok:
+            self.report(f"the scoring <{node.pk}> ended with {verdict(node)}")
+            values = {"pk": node.pk, "status": node.exit_status, "message": node.exit_message}
+            return exit_with(self, "ERROR_SCORE_FAILED", **values)
+        return None
+
+    def _not_selected(self, node: orm.CalcFunctionNode, count: int) -> ExitCode:
         if node.exit_status == ERROR_EMPTY_SELECTION.status:
-            self.report(f"none of {len(scored)} structures meets the rules")
-            return exit_with(self, "WARNING_NOTHING_ACCEPTED", count=len(scored))
+            self.report(f"none of {count} structures meets the rules")
+            return exit_with(self, "WARNING_NOTHING_ACCEPTED", count=count)
         self.report(f"the rules cannot be applied: {node.exit_message}")
         return exit_with(self, "ERROR_RULES_REFUSED", message=node.exit_message)
+
+    def _fail(self, name: str, reason: str) -> None:
+        self.report(f"the referee '{name}': {reason}; the others go on")
+        self.ctx.failed[name] = f"the referee could not judge: {reason}"
 
 
 def rules_problem(
@@ -148,16 +302,44 @@ def rules_problem(
     return None
 
 
+def referees_and_rules_problem(
+    inputs: Mapping[str, Any], frames: FramesData, labels: Mapping[str, str]
+) -> str | None:
+    """Say what the inputs of rm.validate lack, before anything runs, or None.
+
+    Args:
+        inputs: of rm.validate.
+        frames: the structures, or others of their kind.
+        labels: what the structures will have, and the kinds.
+
+    Raises:
+        EngineError: the settings of the scoring are refused.
+    """
+    referees = inputs.get("referees") or {}
+    names = ", ".join(referees) or "none"
+    if "adopt" in inputs and inputs["adopt"].value not in referees:
+        return f"`adopt` is '{inputs['adopt'].value}', but the `referees` are: {names}"
+    if problem := referees_problem(referees, frames):
+        return problem
+    labels = {**labels, **referee_labels(referees)}
+    return rules_problem(inputs["rules"], labels, ScoreCalculation.settings_of(inputs["score"]))
+
+
 def _check_together(inputs: Mapping[str, Any], _: Any) -> str | None:
     """Find at submission what would else be found after the scoring."""
-    frames, rules = inputs.get("score", {}).get("frames"), inputs.get("rules")
-    if not isinstance(frames, FramesData) or rules is None:
+    frames = inputs.get("score", {}).get("frames")
+    if not isinstance(frames, FramesData) or inputs.get("rules") is None:
         return None  # the ports say so
     try:
-        settings = ScoreCalculation.settings_of(inputs["score"])
-        return rules_problem(rules, kinds_of(frames.get_frames()), settings)
+        return referees_and_rules_problem(inputs, frames, kinds_of(frames.get_frames()))
     except EngineError as error:
         return f"`score`: {error}"
+
+
+def _check_max_judged(value: orm.Int, _: Any) -> str | None:
+    if not 1 <= value.value <= MAX_STRUCTURES:
+        return f"`max_judged` is {value.value}, must be between 1 and {MAX_STRUCTURES}"
+    return None
 
 
 def _check_rules(value: orm.Dict, _: Any) -> str | None:

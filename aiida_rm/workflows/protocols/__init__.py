@@ -149,6 +149,8 @@ def check_names(ports: PortNamespace, inputs: Mapping[str, Any], where: str) -> 
         ValueError: naming the first one, and the name that comes nearest.
     """
     for name, value in inputs.items():
+        if _any_name(ports):
+            continue
         if name not in ports:
             close = difflib.get_close_matches(str(name), list(ports), n=1)
             hint = f"did you mean '{close[0]}'?" if close else f"there are {', '.join(ports)}"
@@ -181,7 +183,9 @@ def fill(namespace: Any, inputs: Mapping[str, Any], ports: PortNamespace, where:
         if value is None:
             continue
         port = ports[name]
-        if isinstance(port, PortNamespace) and isinstance(value, Mapping):
+        if isinstance(port, PortNamespace) and _any_name(port):
+            setattr(namespace, name, value)
+        elif isinstance(port, PortNamespace) and isinstance(value, Mapping):
             fill(namespace[name], value, port, f"{where}{name}.")
         else:
             try:
@@ -200,12 +204,24 @@ def job_namespaces(ports: PortNamespace, path: tuple[str, ...] = ()) -> Iterator
             yield from job_namespaces(port, (*path, name))
 
 
+def _any_name(ports: PortNamespace) -> bool:
+    """Whether names are the user's choice; that of a job says dynamic, too, but has its ports."""
+    return bool(ports.dynamic) and not len(ports)
+
+
 def _as_port_wants(port: Any, value: Any) -> Any:
     kinds = port.valid_type if isinstance(port.valid_type, tuple) else (port.valid_type,)
     wants_node = any(isinstance(kind, type) and issubclass(kind, orm.Node) for kind in kinds)
-    if not wants_node or isinstance(value, orm.Node):
-        return value
-    return orm.to_aiida_type(value)
+    return as_node(value) if wants_node else value
+
+
+def as_node(value: Any) -> Any:
+    """A node as it is, and a plain value as a node.
+
+    Raises:
+        TypeError: there is no node for values of this type.
+    """
+    return value if isinstance(value, orm.Node) else orm.to_aiida_type(value)
 
 
 def _load(name: str) -> dict[str, Any]:
