@@ -96,6 +96,80 @@ class XtbSettings:
     )
 
 
+@dataclass(frozen=True)
+class PwSettings:
+    """A crystal by pw.x of Quantum ESPRESSO (doi:10.1088/1361-648X/aa8f79).
+
+    Protocols, and what they leave open, are those of aiida-quantumespresso.
+    """
+
+    protocol: str = knob(
+        "balanced",
+        "precision, from k-points to thresholds; compare energies of one protocol alone",
+        choices=("fast", "balanced", "stringent"),
+    )
+    pseudo_family: str = knob(
+        "", "label of an installed family of pseudopotentials (aiida-pseudo); empty: the protocol's"
+    )
+    ecutwfc: float = knob(
+        0.0, "cutoff of the wave functions; 0: as the family has it", unit="Ry", low=0, high=1000
+    )
+    ecutrho: float = knob(
+        0.0, "cutoff of the density; 0: as the family has it", unit="Ry", low=0, high=10_000
+    )
+    kpoints_distance: float = knob(
+        0.0,
+        "between k-points at most; 0: the protocol's (0.3, 0.15, 0.1)",
+        unit="1/angstrom",
+        low=0,
+        high=10,
+    )
+    relax: str = knob(
+        "cell",
+        "none: the energy where it is; positions: in the cell as it is; cell: positions and cell",
+        choices=("none", "positions", "cell"),
+    )
+    first_relax: bool = knob(
+        True, "relax roughly first (k-points 0.3/angstrom or more); pays with a fine protocol"
+    )
+    electronic_type: str = knob(
+        "metal",
+        "metal: occupations are smeared, right for all; insulator: fixed, cheaper where it is one",
+        choices=("metal", "insulator"),
+    )
+    spin_type: str = knob(
+        "none", "collinear: magnetic, begun as a ferromagnet", choices=("none", "collinear")
+    )
+    max_steps: int = knob(50, "of a relaxation, in one run of pw.x", low=1, high=100_000)
+    max_runs: int = knob(
+        3,
+        "of pw.x at most in each stage of a relaxation: what was cut short goes on, what did not "
+        "converge is tried in another way",
+        low=1,
+        high=100,
+    )
+    npool: int = knob(0, "pools of k-points, for jobs of several processes; 0: one", low=0)
+    min_distance: float = knob(
+        0.5, "with atoms nearer than this there is no job but the verdict", unit="angstrom", low=0
+    )
+
+    def check(self) -> None:
+        """Refuse half of the cutoffs.
+
+        Raises:
+            SettingsError: naming the knobs.
+        """
+        if (self.ecutwfc > 0) != (self.ecutrho > 0):
+            raise SettingsError(
+                "'ecutwfc' and 'ecutrho' go together; give both, or none to have the family's"
+            )
+        if self.ecutrho < self.ecutwfc:
+            raise SettingsError(
+                f"'ecutrho' is {self.ecutrho:g} Ry, below 'ecutwfc'; it is 4 times as much for "
+                "norm-conserving pseudopotentials, 8 to 12 times for others"
+            )
+
+
 #: electronvolt in a unit (CODATA 2018).
 ENERGY_UNITS = {
     "eV": 1.0,

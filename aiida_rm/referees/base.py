@@ -10,6 +10,7 @@ from importlib.metadata import entry_points
 from typing import Any, ClassVar
 
 from aiida.engine import Process
+from aiida.engine.processes.ports import PortNamespace
 from aiida.orm import AbstractCode
 
 from aiida_rm.data.frames import FramesData
@@ -73,6 +74,22 @@ class Referee(ABC):
     def options(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """`metadata.options` of the jobs: what the user says wins over what the referee needs."""
         return {"resources": RESOURCES, **self.OPTIONS, **given}
+
+    def ports(self) -> PortNamespace:
+        """What `metadata.options` may hold."""
+        found: PortNamespace = self.PROCESS.spec().inputs["metadata"]["options"]
+        return found
+
+    def inputs(self, given: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+        """The inputs of a run with the options of its jobs."""
+        return {**given, "metadata": {"options": dict(options)}}
+
+    def check_code(self, code: AbstractCode) -> None:  # noqa: B027 - most know it by running it
+        """Refuse, before anything runs, a code that cannot be the referee's program.
+
+        Raises:
+            RefereeError: saying what it must be.
+        """
 
     def check(self, frames: Frames) -> None:  # noqa: B027 - not every referee is choosy
         """Refuse, before anything runs, structures that are not for this referee.

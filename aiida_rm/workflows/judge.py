@@ -141,8 +141,8 @@ class JudgeWorkChain(CleaningMixin, WorkChain):
         self.ctx.launched = []
         launched = {}
         for key in batch:
-            inputs = AttributeDict(self.ctx.jobs[key])
-            inputs.metadata = {"options": options, "call_link_label": key}
+            inputs = AttributeDict(referee.inputs(self.ctx.jobs[key], options))
+            inputs.setdefault("metadata", AttributeDict())["call_link_label"] = key
             try:
                 node = self.submit(referee.PROCESS, **inputs)
             except ValueError as error:
@@ -231,7 +231,7 @@ def _check_max_concurrent(value: orm.Int, _: Any) -> str | None:
 def _check_together(inputs: Mapping[str, Any], _: Any) -> str | None:
     """Find at submission what would else stop every job."""
     frames, limit = inputs.get("frames"), inputs.get("max_structures")
-    given = (inputs.get("referee"), inputs.get("settings"))
+    given = (inputs.get("referee"), inputs.get("settings"), inputs.get("code"))
     if not isinstance(frames, FramesData) or limit is None or None in given:
         return None  # the ports say so
     if len(frames) > limit.value:
@@ -239,18 +239,20 @@ def _check_together(inputs: Mapping[str, Any], _: Any) -> str | None:
             f"`frames` holds {len(frames)} structures, more than `max_structures`, {limit.value}; "
             "choose some with rm.select_frames (rules such as sort and limit), or raise it"
         )
+    name = inputs["referee"].value
     try:
         referee = _referee_of(inputs)
+        referee.check_code(inputs["code"])
         referee.check(frames.get_frames())
     except EngineError as error:
-        return f"`settings` of '{inputs['referee'].value}': {error}"
+        return f"`settings` of '{name}': {error}"
     except RefereeError as error:
-        return f"`frames`: {error}"
+        return f"'{name}': {error}"
     return _check_options(referee, inputs["options"].get_dict())
 
 
 def _check_options(referee: Referee, given: Mapping[str, Any]) -> str | None:
-    ports = referee.PROCESS.spec().inputs["metadata"]["options"]
+    ports = referee.ports()
     try:
         check_names(ports, given, "options")
     except ValueError as error:

@@ -45,7 +45,7 @@ def foreign(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_house_has_these() -> None:
-    assert {"xtb", "ase", "shell"} <= set(base.known_referees())
+    assert {"xtb", "pw", "ase", "shell"} <= set(base.known_referees())
     for name in base.known_referees():
         cls = base.load_referee(name)
         assert cls.PROCESS.spec().outputs is not None
