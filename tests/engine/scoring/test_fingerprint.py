@@ -8,7 +8,7 @@ from ase import Atoms
 from ase.build import bulk
 
 from aiida_rm.engine.converters import from_ase
-from aiida_rm.engine.scoring import task
+from aiida_rm.engine.scoring import task, uniqueness
 from aiida_rm.engine.scoring.fingerprint import FINGERPRINT_SIZE, find_repeats
 from aiida_rm.engine.scoring.geometry import measure
 from aiida_rm.engine.scoring.matching import find_duplicates
@@ -68,9 +68,9 @@ def test_repeats_are_not_matched(monkeypatch: pytest.MonkeyPatch, matched: int) 
         seen.extend(candidates)
         return find_duplicates(candidates, settings)
 
-    monkeypatch.setattr(task, "find_duplicates", counted)
+    monkeypatch.setattr(uniqueness, "find_duplicates", counted)
     if matched:
-        monkeypatch.setattr(task, "find_repeats", lambda energies, _: np.arange(len(energies)))
+        monkeypatch.setattr(uniqueness, "find_repeats", lambda energies, _: np.arange(len(energies)))
     frames = from_ase(atoms).with_labels(structure={"energy_per_atom": np.repeat([0.1, 0.2], 20)})
     scored, _ = task.score(frames, ScoreSettings(processes=1, require_converged=False))
     assert scored.structure["duplicate_of"].tolist() == [0] * 20 + [20] * 20
