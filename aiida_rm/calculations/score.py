@@ -35,6 +35,13 @@ class ScoreCalculation(EngineCalculation):
             required=False,
             help="Structures to recognise, with the label `name`.",
         )
+        spec.input(
+            "null",
+            valid_type=FramesData,
+            required=False,
+            help="Random structures of the compositions of `known`, relaxed or not: what chance "
+            "finds is put beside the match rates.",
+        )
         spec.output(
             "frames",
             valid_type=FramesData,
@@ -45,8 +52,11 @@ class ScoreCalculation(EngineCalculation):
 
     @classmethod
     def validate_together(cls, inputs: Mapping[str, Any]) -> str | None:
-        """Refuse known structures without names."""
+        """Refuse known structures without names, and a null without known structures."""
         known = inputs.get("known")
+        # Where the frames come later, so may the known structures.
+        if "null" in inputs and "frames" in inputs and known is None:
+            return "`null` says what chance finds of the `known` structures; give these, too"
         if known is not None and "name" not in known.structure_labels:
             return "`known` lacks the label `name`; give each structure the name to report"
         return None
@@ -58,6 +68,7 @@ class ScoreCalculation(EngineCalculation):
             ("frames", files.INPUT_FRAMES),
             ("references", files.REFERENCE_FRAMES),
             ("known", files.KNOWN_FRAMES),
+            ("null", files.NULL_FRAMES),
         ):
             node = self.inputs.get(label)
             if node is not None:

@@ -13,6 +13,7 @@ SETTINGS: Final = "settings.json"
 INPUT_FRAMES: Final = "input_frames"
 REFERENCE_FRAMES: Final = "reference_frames"
 KNOWN_FRAMES: Final = "known_frames"
+NULL_FRAMES: Final = "null_frames"
 INPUT_POTENTIAL: Final = "input_potential.safetensors"
 INPUT_STATE: Final = "input_state.safetensors"
 

@@ -9,6 +9,7 @@ from aiida_rm.engine.knobs import knob
 
 SMACT = ("auto", "off", "on")
 SMACT_STATES = ("smact14", "icsd24")
+COVERAGE = ("off", "auto", "on")
 CHEMISTRY = ("auto", "off", "perceive", "posebusters")
 
 
@@ -75,6 +76,18 @@ class ScoreSettings:
     )
     smact_states: str = knob(
         "smact14", "its set of oxidation states; the field's is smact14", choices=SMACT_STATES
+    )
+    coverage: str = knob(
+        "off",
+        "crystals: COV-R and COV-P against the references, a tenth of a second a structure; auto: "
+        "where the pinned matminer is installed and references are given",
+        choices=COVERAGE,
+    )
+    coverage_structure: float = knob(
+        0.4, "near: fingerprints of structures; MP-20 0.4, Perov-5 and Carbon-24 0.2", low=0
+    )
+    coverage_composition: float = knob(
+        10.0, "near: fingerprints of compositions; MP-20 10, Perov-5 and Carbon-24 4", low=0
     )
     processes: int = knob(0, "processes that share the work; 0: one a core", low=0, high=1024)
 

@@ -200,7 +200,7 @@ def run_generate(job: Job) -> Outcome:
 
 
 def run_score(job: Job) -> Outcome:
-    """input_frames [and reference_frames, known_frames] -> output_frames with verdicts."""
+    """input_frames [and reference_, known_, null_frames] -> output_frames with verdicts."""
     from aiida_rm.engine.scoring.task import score
 
     assert isinstance(job.settings, ScoreSettings)
@@ -211,7 +211,8 @@ def run_score(job: Job) -> Outcome:
 
     frames = Frames.load(job.path(files.INPUT_FRAMES))
     references, known = load(files.REFERENCE_FRAMES), load(files.KNOWN_FRAMES)
-    scored, summary = score(frames, job.settings, references, known, job.metric)
+    null = load(files.NULL_FRAMES)
+    scored, summary = score(frames, job.settings, references, known, job.metric, null)
     scored.save(job.path(files.OUTPUT_FRAMES))
     return Outcome(summary=summary)
 

@@ -129,6 +129,7 @@ class ValidateWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
         options: Mapping[str, Any] | None = None,
         references: FramesData | None = None,
         known: FramesData | None = None,
+        null: FramesData | None = None,
         referees: Mapping[str, Mapping[str, Any]] | None = None,
         computer: orm.Computer | None = None,
     ) -> ProcessBuilder:
@@ -142,12 +143,13 @@ class ValidateWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
             options: `metadata.options` of the job.
             references: structures that are not novel.
             known: structures to recognise, with the label `name`.
+            null: random structures of the same compositions, to compare the match rates with.
             referees: inputs of rm.judge by name, such as ``{"xtb": {"code": code}}``. What each
                 says must be `converged` for a structure to be accepted, unless `overrides` have
                 another rule on it.
             computer: where a code runs that belongs to no computer.
         """
-        nodes = {"frames": frames, "references": references, "known": known}
+        nodes = {"frames": frames, "references": references, "known": known, "null": null}
         inputs = with_referees(cls.get_protocol_inputs(protocol, overrides), referees)
         return cls._build(code, merge(inputs, {"score": nodes}), options, computer)
 

@@ -92,13 +92,13 @@ def test_train_sends_potential_and_state(
     ) in info.local_copy_list
 
 
-def test_score_sends_references_and_known(
+def test_score_sends_what_it_compares_with(
     inputs: Any, prepare: Any, diamond_frames: Frames
 ) -> None:
-    more = {"references": FramesData(diamond_frames), "known": FramesData(diamond_frames)}
+    more = {name: FramesData(diamond_frames) for name in ("references", "known", "null")}
     info, _ = prepare("score", inputs("score", **more))
     folders = {target.split("/")[0] for _, _, target in info.local_copy_list}
-    assert folders == {"input_frames", "reference_frames", "known_frames"}
+    assert folders == {"input_frames", "reference_frames", "known_frames", "null_frames"}
 
 
 def test_the_engine_hears_of_the_walltime(inputs: Any, prepare: Any) -> None:
@@ -161,6 +161,7 @@ def test_bad_settings_are_refused(
         ("train", "state"),
         ("generate", "potential"),
         ("score", "known"),
+        ("score", "null"),
     ],
 )
 def test_wrong_node_types_are_refused(task: str, port: str, inputs: Any, instantiate: Any) -> None:
@@ -395,6 +396,13 @@ def test_known_structures_need_names(inputs: Any, instantiate: Any, diamond_fram
     known = FramesData(diamond_frames.without_labels())
     with pytest.raises(ValueError, match="`known` lacks the label `name`"):
         instantiate("score", inputs("score", known=known))
+
+
+def test_a_null_needs_known_structures(
+    inputs: Any, instantiate: Any, diamond_frames: Frames
+) -> None:
+    with pytest.raises(ValueError, match="`known` structures; give these, too"):
+        instantiate("score", inputs("score", null=FramesData(diamond_frames)))
 
 
 def dry_run(task: str, inputs: dict[str, Any]) -> tuple[Path, str]:

@@ -48,6 +48,7 @@ def chain(tmp_path_factory: pytest.TempPathFactory, diamond_frames: Frames) -> P
     file = prepare(score, "score", {"processes": 1})
     shutil.copytree(generate / files.OUTPUT_FRAMES, score / files.INPUT_FRAMES)
     diamond_frames.save(score / files.KNOWN_FRAMES)
+    shutil.copytree(generate / files.OUTPUT_FRAMES, score / files.NULL_FRAMES)
     assert main(["score", str(file)]) == 0
     file = prepare(relax, "relax", {"calculator": "ase.calculators.emt:EMT", "max_steps": 2})
     shutil.copytree(generate / files.OUTPUT_FRAMES, relax / files.INPUT_FRAMES)
@@ -90,6 +91,8 @@ def test_every_task_leaves_results_metrics_and_its_output(chain: Path) -> None:
     assert (summary["batch_halved"], summary["too_large"]) == (0, 0)
     scored = Frames.load(chain / "score" / files.OUTPUT_FRAMES)
     assert {"valid", "energy_per_atom", "match", "index"} <= set(scored.structure)
+    recognition = results(chain / "score")["summary"]["crystals"]["recognition"]
+    assert recognition["match"]["beside_null"]["ratio"]["per_sample"] in (None, 1)
 
 
 def test_a_second_run_gives_the_same_bytes(chain: Path, tmp_path: Path) -> None:

@@ -153,8 +153,9 @@ def test_other_builders(code: Any, diamond_frames: Frames, potential_data: Any) 
     generate = GenerateWorkChain.get_builder_from_protocol(code, potential_data, "stringent")
     assert generate.generate.settings["n_structures"] == 1000
     judged, named = FramesData(generated(diamond_frames)), FramesData(diamond_frames)
-    validate = ValidateWorkChain.get_builder_from_protocol(code, judged, known=named)
+    validate = ValidateWorkChain.get_builder_from_protocol(code, judged, known=named, null=judged)
     assert validate.score.known is named
+    assert validate.score.null is judged
     assert "references" not in validate.score
     assert validate.rules.get_dict() == {"valid": True, "unique": True}
     for chain, builder in (

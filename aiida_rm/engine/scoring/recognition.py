@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from aiida_rm.engine.frames import Frames
 from aiida_rm.engine.scoring.composition import compositions_of
 from aiida_rm.engine.scoring.matching import Candidate, Judge, is_novel, recognise, tolerances
+from aiida_rm.engine.scoring.null import beside_null
 from aiida_rm.engine.scoring.pool import Runner, chunks, sizes_of
 from aiida_rm.engine.scoring.solids import is_crystal
 from aiida_rm.engine.settings import ScoreSettings
@@ -50,6 +51,7 @@ def compare_all(
     total: int,
     others: tuple[dict[str, list[Candidate]], dict[str, list[Candidate]], list[str]],
     runner: Runner,
+    stage: str = "compare",
 ) -> Compared:
     """Novelty and recognition, by the references, the known structures and their names.
 
@@ -60,7 +62,7 @@ def compare_all(
     references, known, names = others
     parts = chunks(candidates)
     work = [(part, _near(references, part), _near(known, part), settings) for part in parts]
-    done = runner.run("compare", _compare_chunk, work, sizes_of(parts))
+    done = runner.run(stage, _compare_chunk, work, sizes_of(parts))
     novel = np.zeros(total, bool)
     matches: dict[str, Matches] = {kind: {} for kind in KINDS}
     for chunk in done:
@@ -101,7 +103,11 @@ def _compare_chunk(work: _Work) -> list[tuple[int, bool, dict[str, list[tuple[in
 
 
 def summarise_recognition(
-    frames: Frames, known: Frames | None, matches: dict[str, Matches], settings: ScoreSettings
+    frames: Frames,
+    known: Frames | None,
+    matches: dict[str, Matches],
+    settings: ScoreSettings,
+    null: tuple[Frames, dict[str, Matches]] | None = None,
 ) -> dict[str, Any]:
     """How many of the known crystals are found, and by how many of the samples.
 
@@ -113,7 +119,9 @@ def summarise_recognition(
     - ``metre``: share of the known *structures* that a sample equals: METRe, "match everyone to
       reference" (Martirossyan et al., arXiv:2509.12178, 2025);
     - ``rmsd``: mean over the found structures of that of the nearest sample; ``crmse``: over all,
-      with 'stol' for those that are not found (the same).
+      with 'stol' for those that are not found (the same);
+    - ``beside_null``: per sample and any of k beside those of ``null``, another set and its
+      matches (see scoring.null).
 
     Returns:
         Plain numbers; {} without known crystals.
@@ -149,6 +157,13 @@ def summarise_recognition(
             "rmsd": float(np.mean(list(best.values()))) if best else None,
             "crmse": float(np.mean([best.get(target, stol) for target in targets])),
         }
+        if null:
+            chance = {row: what for row, what in compositions_of(null[0]).items() if what in wanted}
+            lucky = [row for row in chance if row in null[1][kind]]
+            found[f"match{kind}"]["beside_null"] = beside_null(samples, matched, chance, lucky)
+            totals, by_chance = Counter(chance.values()), Counter(chance[row] for row in lucky)
+            for what, line in table.items():
+                line |= {"null": totals[what], f"null_matched{kind}": by_chance[what]}
         found_of: dict[Any, int] = defaultdict(int)
         for target in best:
             found_of[targets[target]] += 1

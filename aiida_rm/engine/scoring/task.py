@@ -17,6 +17,8 @@ from aiida_rm.engine.scoring.composition import (
     summarise_compositions,
     valid_compositions,
 )
+from aiida_rm.engine.scoring.coverage import choose_coverage, summarise_coverage
+from aiida_rm.engine.scoring.distributions import summarise_distributions
 from aiida_rm.engine.scoring.judging import (
     Chemistry,
     choose,
@@ -28,8 +30,8 @@ from aiida_rm.engine.scoring.judging import (
 from aiida_rm.engine.scoring.matching import Candidate, grouped, prepare
 from aiida_rm.engine.scoring.measuring import measure_all
 from aiida_rm.engine.scoring.pool import Progress, Runner, chunks, sizes_of, workers
-from aiida_rm.engine.scoring.recognition import compare_all, summarise_recognition
-from aiida_rm.engine.scoring.solids import summarise_crystals
+from aiida_rm.engine.scoring.recognition import Matches, compare_all, summarise_recognition
+from aiida_rm.engine.scoring.solids import is_crystal, summarise_crystals
 from aiida_rm.engine.scoring.uniqueness import duplicates_of
 from aiida_rm.engine.settings import ScoreSettings
 
@@ -42,6 +44,7 @@ def score(
     references: Frames | None = None,
     known: Frames | None = None,
     progress: Progress | None = None,
+    null: Frames | None = None,
 ) -> tuple[Frames, dict[str, Any]]:
     """Judge every structure of a set.
 
@@ -60,6 +63,7 @@ def score(
         references: structures that are not novel, the training set for example.
         known: structures to recognise, with a label ``name``.
         progress: called with {"stage", "finished", "total", "seconds"} as work gets done.
+        null: random structures of the known ones' compositions, whose match rates are put beside.
 
     Returns:
         The frames with all their labels and, new, of each structure ``valid``, ``converged``,
@@ -75,13 +79,14 @@ def score(
         matches by name, and what is said of ``molecules`` and ``crystals`` where there are any.
 
     Raises:
-        SettingsError: 'chemistry' asks for RDKit or PoseBusters, or 'smact' for SMACT, which are
-            not installed.
+        SettingsError: 'chemistry' asks for RDKit or PoseBusters, 'smact' for SMACT, or 'coverage'
+            for matminer, which are not installed; or 'coverage' for references that are not given.
         FramesError: the references or the known structures cannot be used.
         OutOfMemoryError: a process died.
     """
     names = _names(known)
     chemistry, smact = choose(settings, frames), choose_smact(settings, frames)
+    coverage = choose_coverage(settings, frames, references)
     try:
         with workers(settings, len(frames)) as pool:
             runner = Runner(pool, progress)
@@ -107,12 +112,42 @@ def score(
             )
             compared = compare_all(candidates, settings, len(frames), (old, famous, names), runner)
             labels.update(compared.labels)
-            solids |= summarise_recognition(frames, known, compared.matches, settings)
+            chance = _chance(null, famous, names, settings, runner) if known is not None else None
+            solids |= summarise_recognition(frames, known, compared.matches, settings, chance)
+            judged_crystals = frames.with_labels(structure=labels)
+            solids |= summarise_distributions(
+                judged_crystals, references, settings, runner, judged=smact.on
+            )
+            solids["coverage"] = summarise_coverage(
+                judged_crystals, references, settings, coverage, runner
+            )
     finally:
         close_chemists()
     scored = frames.with_labels(structure=labels, atom=atom_labels)
     summary = summarise(scored) | summarise_molecules(scored, chemistry, judged.versions)
     return scored, summary | summarise_crystals(scored, settings, solids)
+
+
+def _chance(
+    null: Frames | None,
+    famous: dict[str, list[Candidate]],
+    names: list[str],
+    settings: ScoreSettings,
+    runner: Runner,
+) -> tuple[Frames, dict[str, Matches]] | None:
+    """The crystals of the null, and which known structures they equal."""
+    if null is None:
+        return None
+    crystals = null.select(np.flatnonzero(is_crystal(null)))
+    # Starts that were never to be relaxed did not converge.
+    lenient = replace(settings, require_converged=False)
+    labels = measure_all(crystals, lenient, runner, "measure null", symmetry=False)[0]
+    chosen = np.flatnonzero(labels["valid"]).tolist()
+    none = np.zeros(len(crystals), "<U1")
+    candidates = _prepare_all(crystals, chosen, "reduce null", none, runner)
+    others: tuple[Any, Any, list[str]] = ({}, famous, names)
+    found = compare_all(candidates, settings, len(crystals), others, runner, "compare null")
+    return crystals, found.matches
 
 
 def summarise(scored: Frames) -> dict[str, Any]:

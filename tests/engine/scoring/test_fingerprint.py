@@ -70,7 +70,9 @@ def test_repeats_are_not_matched(monkeypatch: pytest.MonkeyPatch, matched: int) 
 
     monkeypatch.setattr(uniqueness, "find_duplicates", counted)
     if matched:
-        monkeypatch.setattr(uniqueness, "find_repeats", lambda energies, _: np.arange(len(energies)))
+        monkeypatch.setattr(
+            uniqueness, "find_repeats", lambda energies, _: np.arange(len(energies))
+        )
     frames = from_ase(atoms).with_labels(structure={"energy_per_atom": np.repeat([0.1, 0.2], 20)})
     scored, _ = task.score(frames, ScoreSettings(processes=1, require_converged=False))
     assert scored.structure["duplicate_of"].tolist() == [0] * 20 + [20] * 20
