@@ -22,6 +22,8 @@ from aiida_rm.engine.settings import GenerateSettings, parse_settings
 
 #: Prime that keeps the seeds of rounds apart: no loop has so many structures or steps.
 SEED_STRIDE = 1_000_003
+#: Prime that keeps the members of a committee apart, also from those of 999 rounds.
+MEMBER_STRIDE = 1_000_000_007
 
 ERROR_BAD_SETTINGS = ExitCode(201, "The settings were refused: {message}. Mend them.")
 ERROR_BAD_FRAMES = ExitCode(202, "The structures were refused: {message}. Mend them.")
@@ -108,13 +110,17 @@ def settings_of_round(settings: Dict, round: Int) -> Dict | ExitCode:
     The seed becomes ``seed + round * 1_000_003``: defined, and never the same in two rounds.
     Round 0 keeps it.
     """
-    values, number = settings.get_dict(), round.value
-    seed = values.get("seed", 0)
-    if type(seed) is not int or seed < 0:
-        return ERROR_BAD_SETTINGS.format(message=f"'seed' must be a whole number, is {seed!r}")
-    if number < 0:
-        return ERROR_BAD_SETTINGS.format(message=f"the round must be at least 0, is {number}")
-    return Dict({**values, "seed": seed + number * SEED_STRIDE})
+    return _with_seed(settings, "round", round.value, SEED_STRIDE)
+
+
+@calcfunction
+def settings_of_member(settings: Dict, number: Int) -> Dict | ExitCode:
+    """Settings of one member of a committee: as given, with another seed for every member.
+
+    The seed becomes ``seed + number * 1_000_000_007``, which no round of a loop has, nor a member
+    in another round of fewer than 1,000. Member 0 keeps it.
+    """
+    return _with_seed(settings, "member", number.value, MEMBER_STRIDE)
 
 
 @calcfunction
@@ -179,6 +185,16 @@ def summarise_rounds(**rounds: Dict) -> Dict | ExitCode:
                 total[name] = _add(total.get(name, {}), value)
     ordered = ["round", *(name for name in columns if name != "round")]
     return Dict({"n_rounds": len(rows), "columns": ordered, "rounds": rows, "total": total})
+
+
+def _with_seed(settings: Dict, what: str, number: int, stride: int) -> Dict | ExitCode:
+    values = settings.get_dict()
+    seed = values.get("seed", 0)
+    if type(seed) is not int or seed < 0:
+        return ERROR_BAD_SETTINGS.format(message=f"'seed' must be a whole number, is {seed!r}")
+    if number < 0:
+        return ERROR_BAD_SETTINGS.format(message=f"the {what} must be at least 0, is {number}")
+    return Dict({**values, "seed": seed + number * stride})
 
 
 def _foreign(nodes: dict[str, Any], kind: type) -> str:

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from aiida_rm.engine.formulas import element_table
 from aiida_rm.engine.frames import Frames
+from aiida_rm.engine.labels import COMMITTEE
 
 Array = NDArray[Any]
 
@@ -183,6 +184,11 @@ def _check_type(name: str, kind: str, item: Any) -> None:
 
 def _unknown(kinds: Mapping[str, str], name: str) -> str:
     known = ", ".join(sorted(kinds))
+    if name.removeprefix("sort: ").removeprefix("min_").removeprefix("max_") in COMMITTEE:
+        return (
+            f"'{name}' needs structures that a committee has judged; give `committee` to "
+            "rm.generate, or leave the rule out"
+        )
     return (
         f"'{name}' is no rule for these structures; known are {known}, the same with min_ or "
         "max_ before a number, sort, limit and limit_per_composition"

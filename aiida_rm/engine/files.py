@@ -16,6 +16,8 @@ KNOWN_FRAMES: Final = "known_frames"
 NULL_FRAMES: Final = "null_frames"
 INPUT_POTENTIAL: Final = "input_potential.safetensors"
 INPUT_STATE: Final = "input_state.safetensors"
+#: A folder with any number of potentials, ``*.safetensors``.
+INPUT_COMMITTEE: Final = "input_committee"
 
 # Outputs
 RESULTS: Final = "results.json"

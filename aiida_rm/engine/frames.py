@@ -157,9 +157,8 @@ class Frames:
                 f"structure {chosen.min() if chosen.min() < 0 else chosen.max()} does not exist; "
                 f"the set holds 0..{len(self) - 1}"
             )
-        sizes = self.counts[chosen]
-        ptr = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-        atoms = np.arange(ptr[-1]) + np.repeat(self.ptr[chosen] - ptr[:-1], sizes)
+        ptr = np.concatenate([[0], np.cumsum(self.counts[chosen])]).astype(np.int64)
+        atoms = self.atoms_of(chosen)
         return Frames(
             numbers=np.array(self.numbers[atoms]),
             positions=np.array(self.positions[atoms]),
@@ -169,6 +168,12 @@ class Frames:
             structure={name: np.array(value[chosen]) for name, value in self.structure.items()},
             atom={name: np.array(value[atoms]) for name, value in self.atom.items()},
         )
+
+    def atoms_of(self, indices: Array) -> Array:
+        """Places of the atoms of the structures at ``indices`` (N,), one after the other."""
+        sizes = self.counts[indices]
+        first = self.ptr[indices] - (np.cumsum(sizes) - sizes)
+        return np.asarray(np.repeat(first, sizes) + np.arange(sizes.sum()))
 
     def __getitem__(self, index: int) -> Frames:
         return self.select([index])

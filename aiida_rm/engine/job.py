@@ -95,11 +95,11 @@ class Job:
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         self._signal = signal.Signals(number).name
 
-    def should_stop(self) -> str | None:
-        """``signal`` or ``walltime`` when it is time to end, else None."""
+    def should_stop(self, share: float = 1.0) -> str | None:
+        """``signal``, or ``walltime`` after that share of it, when it is time to end; else None."""
         if self._signal:
             return "signal"
-        if self.walltime is not None and time.monotonic() - self.began > self.walltime:
+        if self.walltime is not None and time.monotonic() - self.began > share * self.walltime:
             return "walltime"
         return None
 

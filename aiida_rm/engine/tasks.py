@@ -5,10 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from aiida_rm.engine import files
-from aiida_rm.engine.errors import SettingsError
+from aiida_rm.engine.errors import PotentialError, SettingsError
 from aiida_rm.engine.frames import Frames
 from aiida_rm.engine.job import Job
 from aiida_rm.engine.settings import (
@@ -19,8 +22,14 @@ from aiida_rm.engine.settings import (
     TrainSettings,
 )
 
+if TYPE_CHECKING:
+    from aiida_rm.engine.potential import Potential
+
 #: Seconds between lines of progress.
 _INTERVAL = 1.0
+#: Share of the walltime after which the starts relax no further if a committee is to judge them:
+#: it takes one call of each potential, where a relaxation takes hundreds.
+_RELAXING = 0.95
 
 
 @dataclass(frozen=True)
@@ -118,11 +127,71 @@ def run_train(job: Job) -> Outcome:
 
 
 def run_generate(job: Job) -> Outcome:
-    """input_potential [and input_frames to begin with] -> output_frames: starts, relaxed."""
+    """input_potential [, input_frames, input_committee] -> output_frames: starts, relaxed."""
+    from aiida_rm.engine.search import Knowledge
+
+    s = job.settings
+    assert isinstance(s, GenerateSettings)
+    use_threads(s.threads)
+    potential, members = _load_potentials(job, s)
+    starts, impossible = _make_starts(job, s, potential)
+    found, summary = _relax(job, s, starts, potential, _RELAXING if members else 1.0)
+    if len(found):
+        energies = found.structure["energy_per_atom"]
+        percents = Knowledge.from_notes(potential.notes).energy_percentile(energies)
+        found = found.with_labels(structure={"energy_percentile": percents})
+    complete = len(found) == len(starts)
+    if len(found) and members:
+        found, told = _ask_committee(job, s, found, [potential, *members])
+        complete = complete and not told["not_judged"]
+        summary["committee"] = told
+    if len(found):
+        found.save(job.path(files.OUTPUT_FRAMES))
+    reason = "completed" if complete else job.should_stop(_RELAXING) or "completed"
+    return Outcome(reason, {"n_structures": len(found), **impossible, **summary})
+
+
+def _load_potentials(job: Job, s: GenerateSettings) -> tuple[Potential, list[Potential]]:
+    """The potential to relax on, and the other members of the committee."""
     import torch
 
     from aiida_rm.engine.device import pick_device
     from aiida_rm.engine.potential import Potential
+    from aiida_rm.engine.search import check_committee
+
+    dtype, device = getattr(torch, s.dtype), pick_device(s.device)
+    potential = Potential.load(job.path(files.INPUT_POTENTIAL), dtype=dtype, device=device)
+    folder = job.optional(files.INPUT_COMMITTEE)
+    paths = sorted(folder.glob("*.safetensors")) if folder else []
+    if folder and not paths:
+        raise PotentialError(
+            f"'{folder.name}' holds no potential; put files *.safetensors there, or remove it"
+        )
+    members = [Potential.load(path, dtype=dtype, device=device) for path in paths]
+    elements = {path.stem: one.elements for path, one in zip(paths, members, strict=True)}
+    check_committee(potential.elements, elements)
+    return potential, members
+
+
+def _make_starts(
+    job: Job, s: GenerateSettings, potential: Potential
+) -> tuple[Frames, dict[str, Any]]:
+    """The starts, and what the summary says of those that cannot be."""
+    from aiida_rm.engine.search import check_search, random_starts
+
+    path = job.optional(files.INPUT_FRAMES)
+    given = Frames.load(path) if path else None
+    check_search(s, potential.elements, potential.notes, given)
+    indices = range(s.first_index, s.first_index + s.n_structures)
+    starts, refused = random_starts(indices, s, potential.notes, given)
+    why = next(iter(refused.values()), None)
+    return starts, {"impossible": list(refused), "why_impossible": why}
+
+
+def _relax(
+    job: Job, s: GenerateSettings, starts: Frames, potential: Potential, share: float
+) -> tuple[Frames, dict[str, Any]]:
+    """What finished within this share of the walltime, and its part of the summary."""
     from aiida_rm.engine.relaxation import (
         CONVERGED,
         EXPLODED,
@@ -132,23 +201,10 @@ def run_generate(job: Job) -> Outcome:
         load_penalty,
         relax,
     )
-    from aiida_rm.engine.search import Knowledge, check_search, random_starts
 
-    assert isinstance(job.settings, GenerateSettings)
-    s = job.settings
-    use_threads(s.threads)
-    potential = Potential.load(
-        job.path(files.INPUT_POTENTIAL), dtype=getattr(torch, s.dtype), device=pick_device(s.device)
-    )
-    path = job.optional(files.INPUT_FRAMES)
-    given = Frames.load(path) if path else None
-    check_search(s, potential.elements, potential.notes, given)
     penalty = None
     if s.penalty:
         penalty = load_penalty(s.penalty, s.penalty_weight, s.penalty_arguments)
-    indices = range(s.first_index, s.first_index + s.n_structures)
-    starts, refused = random_starts(indices, s, potential.notes, given)
-    impossible = {"impossible": list(refused), "why_impossible": next(iter(refused.values()), None)}
     ticker = _Ticker(job, "relaxing")
     calls = halved = 0
 
@@ -169,34 +225,59 @@ def run_generate(job: Job) -> Outcome:
         skin=s.skin,
         penalty=penalty,
         floor=s.floor,
-        should_stop=job.should_stop,
+        should_stop=partial(job.should_stop, share),
         on_step=on_step,
     )
     seconds = time.monotonic() - began
     ticker.count(len(found), len(starts), last=True, steps=calls)
-    reason = "completed" if len(found) == len(starts) else job.should_stop() or "completed"
     if not len(found):
-        return Outcome(reason, {"n_structures": 0, **impossible})
-    percents = Knowledge.from_notes(potential.notes).energy_percentile(
-        found.structure["energy_per_atom"]
-    )
-    found = found.with_labels(structure={"energy_percentile": percents})
-    found.save(job.path(files.OUTPUT_FRAMES))
+        return found, {}
     status = found.structure["status"]
-    return Outcome(
-        reason,
-        {
-            "n_structures": len(found),
-            "converged": int((status == CONVERGED).sum()),
-            "unconverged": int((status == OUT_OF_STEPS).sum()),
-            "exploded": int((status == EXPLODED).sum()),
-            "too_large": int((status == NO_MEMORY).sum()),
-            **impossible,
-            "force_calls": calls,
-            "batch_halved": halved,
-            "structures_per_second": len(found) / max(seconds, 1e-9),
-        },
+    return found, {
+        "converged": int((status == CONVERGED).sum()),
+        "unconverged": int((status == OUT_OF_STEPS).sum()),
+        "exploded": int((status == EXPLODED).sum()),
+        "too_large": int((status == NO_MEMORY).sum()),
+        "force_calls": calls,
+        "batch_halved": halved,
+        "structures_per_second": len(found) / max(seconds, 1e-9),
+    }
+
+
+def _ask_committee(
+    job: Job, s: GenerateSettings, found: Frames, potentials: list[Potential]
+) -> tuple[Frames, dict[str, Any]]:
+    """Labels of what the potentials disagree about, and what the summary says of it."""
+    from aiida_rm.engine.relaxation import with_uncertainty
+
+    job.say(f"{len(potentials)} potentials judge {len(found)} structures")
+    # What has no E~ came back as it started.
+    which = np.isfinite(found.structure["energy"])
+    ticker = _Ticker(job, "judging")
+    judged = 0
+
+    def on_batch(finished: int, total: int) -> None:
+        nonlocal judged
+        judged = finished
+        ticker.count(finished, total)
+
+    found = with_uncertainty(
+        found,
+        potentials,
+        which,
+        batch_atoms=s.batch_atoms,
+        batch_edges=s.batch_edges,
+        should_stop=job.should_stop,
+        on_batch=on_batch,
     )
+    values = found.structure["uncertainty"]
+    values = values[np.isfinite(values)]
+    return found, {
+        "potentials": len(potentials),
+        "not_judged": int(which.sum()) - judged,
+        "uncertainty_median": float(np.median(values)) if len(values) else None,
+        "uncertainty_max": float(values.max()) if len(values) else None,
+    }
 
 
 def run_score(job: Job) -> Outcome:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aiida import orm
@@ -84,6 +84,7 @@ class GenerateWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
         *,
         mode: str | None = None,
         starts: FramesData | None = None,
+        committee: Sequence[PotentialData] | Mapping[str, PotentialData] = (),
         options: Mapping[str, Any] | None = None,
         computer: orm.Computer | None = None,
     ) -> ProcessBuilder:
@@ -96,6 +97,8 @@ class GenerateWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
             overrides: inputs that replace the protocol's.
             mode: random, composition, molecule or seeded; refused where the inputs disagree.
             starts: structures to make the starts of (mode seeded).
+            committee: potentials trained like this one but for the seed, which judge together
+                with it; by name, or named member_01 and so on.
             options: `metadata.options` of every job.
             computer: where a code runs that belongs to no computer.
         """
@@ -110,6 +113,11 @@ class GenerateWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
         if starts is not None:
             need(starts, FramesData, "starts")
             inputs = merge(inputs, {"generate": {"starts": starts}})
+        if not isinstance(committee, Mapping):
+            committee = {f"member_{n:02d}": one for n, one in enumerate(committee, start=1)}
+        for name, member in committee.items():
+            need(member, PotentialData, f"committee.{name}")
+            inputs = merge(inputs, {"generate": {"committee": {name: member}}})
         if mode is not None:
             inputs = merge(inputs, {"generate": {"settings": {"mode": mode}}})
         return cls._build(code, inputs, options, computer)

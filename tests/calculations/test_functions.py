@@ -246,10 +246,22 @@ def test_select_frames():
     assert selected.creator.inputs.frames.uuid == frames.uuid
 
 
+def test_the_uncertain_are_left_out():
+    """What was not judged is not certain."""
+    values = np.array([0.3, 0.1, np.nan, 0.2, 0.05, 0.4])
+    frames = FramesData(scored().with_labels(structure={"uncertainty": values}))
+    rules = orm.Dict({"max_uncertainty": 0.25, "sort": "uncertainty"})
+    chosen = functions.select_frames(frames, rules).get_frames()
+    assert chosen.structure["source_index"].tolist() == [4, 1, 3]
+
+
 def test_select_frames_refuses():
     frames = FramesData(scored())
     outcome = functions.select_frames.run_get_node(frames, orm.Dict({"sound": True}))
     failed(*outcome, 207, "'sound' is no rule", "known are", "valid")
+    for rules in ({"max_uncertainty": 0.1}, {"sort": "-uncertainty_mean"}):
+        outcome = functions.select_frames.run_get_node(frames, orm.Dict(rules))
+        failed(*outcome, 207, "a committee has judged; give `committee` to rm.generate")
     outcome = functions.select_frames.run_get_node(frames, orm.Dict({"max_energy_per_atom": -1}))
     failed(*outcome, 500, "None of 6 structures meets the rules", "max_energy_per_atom")
 
@@ -263,6 +275,17 @@ def test_settings_of_round():
     outcome = functions.settings_of_round.run_get_node(orm.Dict({"seed": "x"}), orm.Int(1))
     failed(*outcome, 201, "'seed'")
     failed(*functions.settings_of_round.run_get_node(given, orm.Int(-1)), 201, "round")
+
+
+def test_settings_of_member():
+    given = orm.Dict({"seed": 5, "epochs": 3})
+    member = functions.settings_of_member
+    assert member(given, orm.Int(0)).get_dict() == given.get_dict()
+    assert member(given, orm.Int(2)).get_dict() == {"seed": 5 + 2_000_000_014, "epochs": 3}
+    failed(*member.run_get_node(given, orm.Int(-1)), 201, "member")
+    strides = functions.SEED_STRIDE, functions.MEMBER_STRIDE
+    seeds = {strides[0] * turn + strides[1] * number for turn in range(999) for number in range(20)}
+    assert len(seeds) == 999 * 20
 
 
 @pytest.mark.parametrize(("count", "jobs"), [(10, 3), (3, 10), (7, 7), (1, 1)])

@@ -365,6 +365,41 @@ def test_structures_to_make_the_starts_of(
             instantiate("generate", inputs("generate", settings=settings, **more))
 
 
+@pytest.fixture
+def member(write_safetensors: Any, tmp_path: Path) -> Any:
+    """``member(seed)``: a potential of its own."""
+
+    def make(seed: int, **header: Any) -> PotentialData:
+        path = tmp_path / f"member_{seed}.safetensors"
+        return PotentialData(write_safetensors(path, {**POTENTIAL_HEADER, **header}, seed))
+
+    return make
+
+
+def test_a_committee_is_sent_by_name(inputs: Any, prepare: Any, member: Any) -> None:
+    committee = {"first": member(1), "other_kind": member(2, architecture="equivariant")}
+    info, _ = prepare("generate", inputs("generate", committee=committee))
+    sent = {uuid: target for uuid, _, target in info.local_copy_list}
+    assert sent[committee["first"].uuid] == "input_committee/first.safetensors"
+    assert sent[committee["other_kind"].uuid] == "input_committee/other_kind.safetensors"
+    info, _ = prepare("generate", inputs("generate"))
+    assert not any("committee" in target for _, _, target in info.local_copy_list)
+
+
+def test_committees_that_cannot_judge_are_refused(
+    inputs: Any, instantiate: Any, member: Any, potential_data: Any
+) -> None:
+    for committee, says in (
+        ({"silicon": member(1, elements=["Si"])}, "'silicon' of the committee never saw C, which"),
+        ({"same": potential_data}, "`committee.same` is the same as `potential`"),
+        ({"potential": potential_data}, "`committee.potential` is the same as `potential`"),
+        ({"a": member(1), "b": member(1)}, "`committee.b` is the same as `committee.a`"),
+        ({"a": orm.Int(1)}, "committee"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            instantiate("generate", inputs("generate", committee=committee))
+
+
 @pytest.mark.parametrize(
     ("settings", "says"),
     [

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from aiida_rm.engine import files
+from aiida_rm.engine import files, tasks
 from aiida_rm.engine.__main__ import main
 from aiida_rm.engine.frames import Frames
-from aiida_rm.engine.labels import GENERATED
+from aiida_rm.engine.job import Job
+from aiida_rm.engine.labels import COMMITTEE, GENERATED
 from aiida_rm.engine.potential import Potential
 from tests.engine.program import TRAIN, metrics, prepare, results
 
@@ -175,6 +176,96 @@ def test_a_penalty_is_part_of_the_job(chain: Path, tmp_path: Path) -> None:
     made = Frames.load(folder / files.OUTPUT_FRAMES).structure
     assert (made["penalty"] > 0).all()
     assert set(GENERATED) < set(made)
+
+
+@pytest.fixture(scope="module")
+def committee(chain: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The generation of the chain, judged by a potential of another seed, too."""
+    top = tmp_path_factory.mktemp("committee")
+    train = top / "train"
+    file = prepare(train, "train", {**TRAIN, "seed": 1})
+    shutil.copytree(chain / "train" / files.INPUT_FRAMES, train / files.INPUT_FRAMES)
+    assert main(["train", str(file)]) == 0
+    generate = bad(top / "generate", "generate", chain)
+    (generate / files.INPUT_COMMITTEE).mkdir()
+    member = generate / files.INPUT_COMMITTEE / "second.safetensors"
+    shutil.copy(train / files.OUTPUT_POTENTIAL, member)
+    assert main(["generate", str(generate / files.SETTINGS)]) == 0
+    return generate
+
+
+def test_a_committee_judges_the_same_structures(chain: Path, committee: Path) -> None:
+    made = Frames.load(committee / files.OUTPUT_FRAMES)
+    alone = Frames.load(chain / "generate" / files.OUTPUT_FRAMES)
+    np.testing.assert_array_equal(made.positions, alone.positions)
+    kinds = {name: array.dtype.kind for name, array in made.structure.items()}
+    assert kinds == {**GENERATED, **COMMITTEE}
+    values, sound = made.structure["uncertainty"], np.isfinite(alone.structure["energy"])
+    assert (values[sound] > 0).all()
+    np.testing.assert_array_equal(np.isfinite(values), sound)
+    assert made.atom["force_deviation"].shape == (made.n_atoms,)
+    told = results(committee)["summary"]["committee"]
+    assert (told["potentials"], told["not_judged"]) == (2, 0)
+    assert told["uncertainty_median"] == pytest.approx(np.median(values[sound]))
+    assert told["uncertainty_max"] == values[sound].max()
+    assert metrics(committee)[-1]["stage"] == "judging"
+    assert "committee" not in results(chain / "generate")["summary"]
+
+
+def test_a_stop_leaves_what_is_not_judged(
+    committee: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The walltime ends while the committee judges."""
+    folder = bad(tmp_path / "stopped", "generate", committee.parent)
+    spoil_settings(folder, batch_atoms=1)
+    shares = set()
+
+    def should_stop(job: Job, share: float = 1.0) -> str | None:
+        shares.add(share)
+        return "walltime" if "judging" in (folder / files.METRICS).read_text() else None
+
+    monkeypatch.setattr(Job, "should_stop", should_stop)
+    monkeypatch.setattr(tasks, "_INTERVAL", 0.0)
+    assert main(["generate", str(folder / files.SETTINGS)]) == 0
+    found = results(folder)
+    assert (found["status"], found["stop_reason"]) == ("stopped", "walltime")
+    made = Frames.load(folder / files.OUTPUT_FRAMES).structure
+    sound = np.isfinite(made["energy"])
+    assert len(sound) == 6
+    judged = np.isfinite(made["uncertainty"])
+    assert judged.sum() == 1
+    assert found["summary"]["committee"]["not_judged"] == sound.sum() - 1
+    assert (judged <= sound).all()
+    # The relaxation leaves time to judge.
+    assert shares == {tasks._RELAXING, 1.0}
+
+
+def test_a_share_of_the_walltime(tmp_path: Path) -> None:
+    job = Job(prepare(tmp_path / "job", "generate", GENERATE, walltime_seconds=1000), "generate")
+    job.began -= 970
+    assert job.should_stop() is None
+    assert job.should_stop(0.96) == "walltime"
+
+
+@pytest.mark.parametrize("spoil", ["empty", "elements", "damaged"])
+def test_bad_committees(committee: Path, tmp_path: Path, spoil: str) -> None:
+    folder = bad(tmp_path / "spoilt", "generate", committee.parent)
+    member = folder / files.INPUT_COMMITTEE / "second.safetensors"
+    if spoil == "empty":
+        member.unlink()
+        says = "'input_committee' holds no potential; put files *.safetensors there"
+    elif spoil == "elements":
+        potential = Potential.load(member)
+        potential.elements = ("Si",)
+        potential.save(member)
+        says = "the member 'second' of the committee never saw C"
+    else:
+        member.write_bytes(b"no weights")
+        says = "'second.safetensors' is not a potential file, or damaged"
+    assert main(["generate", str(folder / files.SETTINGS)]) == 1
+    error = results(folder)["error"]
+    assert error["code"] == "bad_potential"
+    assert says in error["message"]
 
 
 def test_job_ranges_of_one_seed_make_the_whole(chain: Path, tmp_path: Path) -> None:

@@ -10,8 +10,10 @@ import pytest
 from aiida import orm
 
 from aiida_rm.data.frames import FramesData
+from aiida_rm.data.potential import PotentialData
 from aiida_rm.engine import files
 from aiida_rm.engine.frames import Frames
+from aiida_rm.engine.labels import COMMITTEE
 from tests.jobs import failed, generated, perturbed, results, scored, write_results
 
 every_task = pytest.mark.parametrize("case", ["perturb", "generate", "score"], indirect=True)
@@ -263,6 +265,22 @@ def test_generate_counts(make_job: Any, diamond_frames: Frames, potential_data: 
     assert code.status == 304
     assert "1 structures, 2 were asked for" in code.message
     assert "frames" not in outputs
+
+
+@pytest.mark.parametrize("lacks", ["", "uncertainty_mean", "force_deviation"])
+def test_what_a_committee_says_must_be_there(
+    lacks: str, make_job: Any, diamond_frames: Frames, potential_data: Any, potential_file: Any
+) -> None:
+    nodes = {"potential": potential_data, "committee__a": PotentialData(potential_file)}
+    job = make_job("generate", {**nodes, "settings": orm.Dict({"n_structures": 1})})
+    labels = {name: [0.1] for name in COMMITTEE if name != lacks}
+    atoms = {} if lacks == "force_deviation" else {"force_deviation": [0.1, 0.1]}
+    frames = generated(diamond_frames).with_labels(structure=labels, atom=atoms)
+    outputs, code = fill((job, frames)).parse()
+    assert code.status == (304 if lacks else 0)
+    assert ("frames" in outputs) == (not lacks)
+    if lacks:
+        assert "they lack what the committee had to say" in code.message
 
 
 def test_score_refuses_other_structures(make_job: Any, diamond_frames: Frames) -> None:

@@ -193,6 +193,30 @@ def test_molecules_make_molecules(
     assert generate.generate.settings["periodic"] is False
 
 
+def test_committees(code: Any, potential_data: Any, write_safetensors: Any, tmp_path: Path) -> None:
+    members = [
+        PotentialData(write_safetensors(tmp_path / f"{seed}.safetensors", POTENTIAL_HEADER, seed))
+        for seed in (1, 2)
+    ]
+    build = GenerateWorkChain.get_builder_from_protocol
+    builder = build(code, potential_data, committee=members)
+    assert dict(builder.generate.committee) == {"member_01": members[0], "member_02": members[1]}
+    assert refused(GenerateWorkChain, builder) == ""
+    builder = build(code, potential_data, committee={"other": members[1]})
+    assert dict(builder.generate.committee) == {"other": members[1]}
+    override = {"generate": {"committee": {"mine": members[0]}}}
+    builder = build(code, potential_data, overrides=override)
+    assert dict(builder.generate.committee) == {"mine": members[0]}
+    assert refused(GenerateWorkChain, builder) == ""
+    assert "same as `potential`" in refused(
+        GenerateWorkChain, build(code, potential_data, committee=[potential_data])
+    )
+    with pytest.raises(
+        TypeError, match=r"`committee\.member_01` must be a stored or new Potential"
+    ):
+        build(code, potential_data, committee=["a.safetensors"])
+
+
 @pytest.mark.parametrize(
     ("mode", "settings"),
     [

@@ -3,6 +3,7 @@
 from aiida_rm.engine.relaxation.driver import RelaxStatus, relax
 from aiida_rm.engine.relaxation.penalty import load_penalty
 from aiida_rm.engine.relaxation.results import CONVERGED, EXPLODED, NO_MEMORY, OUT_OF_STEPS
+from aiida_rm.engine.relaxation.uncertainty import with_uncertainty
 
 __all__ = [
     "CONVERGED",
@@ -12,4 +13,5 @@ __all__ = [
     "RelaxStatus",
     "load_penalty",
     "relax",
+    "with_uncertainty",
 ]

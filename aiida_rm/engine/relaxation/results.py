@@ -51,9 +51,7 @@ class Results:
         atoms = sound.index_select(0, batch.owner)
         rows = rows[status < EXPLODED]
         self.cells[rows] = _plain(batch.cells[sound].double())
-        counts = self.frames.counts[rows]
-        first = np.repeat(self.frames.ptr[rows] - (np.cumsum(counts) - counts), counts)
-        self.positions[first + np.arange(len(first))] = _plain(batch.positions[atoms].double())
+        self.positions[self.frames.atoms_of(rows)] = _plain(batch.positions[atoms].double())
 
     def frames_now(self) -> Frames:
         """Those that finished, in the order they came in, with their labels."""

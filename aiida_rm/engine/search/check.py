@@ -71,6 +71,25 @@ def check_search(
         _check_symmetry(settings)
 
 
+def check_committee(elements: Sequence[str], members: Mapping[str, Sequence[str]]) -> None:
+    """Refuse a committee that could not judge all that a potential makes.
+
+    Args:
+        elements: that the potential was trained on.
+        members: those of each member, by its name.
+
+    Raises:
+        PotentialError: a member lacks some.
+    """
+    for name, known in members.items():
+        missing = sorted(set(elements) - set(known))
+        if missing:
+            raise PotentialError(
+                f"the member '{name}' of the committee never saw {', '.join(missing)}, which the "
+                "potential knows; train all of them on the same structures, or leave it out"
+            )
+
+
 def _check_elements(name: str, symbols: set[str], elements: Sequence[str]) -> None:
     unknown = sorted(symbols - set(elements))
     if unknown:

@@ -1,0 +1,120 @@
+"""What a committee of potentials, trained alike but for the seed, disagrees about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from aiida_rm.engine.frames import Frames
+from aiida_rm.engine.potential import Potential
+from aiida_rm.engine.relaxation import lists
+from aiida_rm.engine.relaxation.batch import Batch
+from aiida_rm.engine.relaxation.memory import Room, exhausted
+from aiida_rm.engine.relaxation.queue import Queue
+
+
+def with_uncertainty(
+    frames: Frames,
+    potentials: Sequence[Potential],
+    which: NDArray[np.bool_] | None = None,
+    *,
+    batch_atoms: int = 0,
+    batch_edges: int = 0,
+    should_stop: Callable[[], str | None] = lambda: None,
+    on_batch: Callable[[int, int], None] = lambda _finished, _total: None,
+) -> Frames:
+    """Label structures with the disagreement of K potentials, in the units of E~.
+
+    The model deviation of Zhang et al., Computer Physics Communications 253, 107206 (2020): with
+    <> the mean over the potentials,
+
+    - atoms: ``force_deviation``, sqrt(<|F - <F>|^2>) in angstrom;
+    - structures: ``uncertainty``, the largest one of the atoms, and ``uncertainty_mean``, their
+      mean, in angstrom; ``energy_deviation``, sqrt(<(E - <E>)^2>) of E~ per atom in angstrom^2.
+
+    NaN is what was not found out: it was not asked for, the run was stopped, something is not
+    finite, or the structure alone does not fit into the memory.
+
+    Args:
+        frames: any structures; labels are kept.
+        potentials: all on one device and in one dtype, on which it runs; each knows all elements.
+        which: (S,) the structures to judge; None: all.
+        batch_atoms: as in :func:`driver.relax`.
+        batch_edges: as in :func:`driver.relax`.
+        should_stop: asked before every batch; a reason ends the run.
+        on_batch: told after every batch how many of how many are done.
+    """
+    rows = np.flatnonzero(which) if which is not None else np.arange(len(frames))
+    part = frames.select(rows)
+    force_deviation = np.full(part.n_atoms, np.nan)
+    labels = np.full((3, len(frames)), np.nan)
+    weight = potentials[0].element_energy
+    queue = Queue(part, Room(batch_atoms, weight.device), batch_edges, weight.dtype, weight.device)
+    finished = 0
+    while not should_stop() and (batch := queue.fill(None)) is not None:
+        batch, found = _judge(batch, potentials, queue)
+        queue.room.measure(len(batch.numbers))
+        if found is not None:
+            places = batch.row.cpu().numpy()
+            force_deviation[part.atoms_of(places)] = found[0].cpu().numpy()
+            labels[:, rows[places]] = found[1].cpu().numpy()
+        finished += len(batch)
+        on_batch(finished, len(part))
+    atoms = np.full(frames.n_atoms, np.nan)
+    atoms[frames.atoms_of(rows)] = force_deviation
+    names = ("uncertainty", "uncertainty_mean", "energy_deviation")
+    return frames.with_labels(
+        structure=dict(zip(names, labels, strict=True)), atom={"force_deviation": atoms}
+    )
+
+
+def _judge(
+    batch: Batch, potentials: Sequence[Potential], queue: Queue
+) -> tuple[Batch, tuple[Tensor, Tensor] | None]:
+    """The part of a batch that fits into the memory, and its deviations; the rest waits.
+
+    Without them, the only structure of the batch is too large.
+    """
+    reach = max(potential.cutoff for potential in potentials)
+    while True:
+        try:
+            broken = lists.refresh(batch, reach, skin=0.0)
+            if not queue.batch_edges or bool(queue.fitting(batch).all()):
+                return batch, _deviations(batch, potentials, broken)
+        except (RuntimeError, MemoryError) as error:
+            if not exhausted(error):
+                raise
+            if len(batch) == 1:
+                return batch, None
+            queue.room.halve(len(batch.numbers))
+        batch = queue.split(batch)
+
+
+def _deviations(
+    batch: Batch, potentials: Sequence[Potential], broken: Tensor
+) -> tuple[Tensor, Tensor]:
+    """(A,) of the atoms, and (3, S): largest and mean of them, and that of E~ per atom."""
+    graph = batch.graph()
+    forces, energies = [], []
+    for potential in potentials:
+        found = potential(graph.within(potential.cutoff))
+        forces.append(found.forces.double())
+        energies.append(found.energy.double() / batch.counts)
+    atoms, energy = _spread(torch.stack(forces)), _spread(torch.stack(energies)[:, :, None])
+    zero = torch.zeros_like(energy)
+    largest = zero.scatter_reduce(0, batch.owner, atoms, "amax")
+    mean = zero.index_add(0, batch.owner, atoms) / batch.counts
+    lost = broken | ~torch.isfinite(mean + energy)
+    atoms = atoms.masked_fill(lost.index_select(0, batch.owner), torch.nan)
+    return atoms, torch.stack([largest, mean, energy]).masked_fill(lost, torch.nan)
+
+
+def _spread(values: Tensor) -> Tensor:
+    """(N,) root mean square distance of K vectors (K, N, D) from their mean."""
+    # From the first one: equal vectors then have none, to the last bit.
+    away = values - values[0]
+    return (away - away.mean(0)).square().sum(2).mean(0).sqrt()
