@@ -8,7 +8,7 @@ from typing import Any
 from aiida import orm
 
 from aiida_rm.data.frames import FramesData
-from aiida_rm.engine.labels import GENERATED, SCORED, VERDICTS
+from aiida_rm.engine.labels import COMMITTEE, GENERATED, SCORED, VERDICTS
 from aiida_rm.referees.base import CONVERGED
 from aiida_rm.workflows.judge import LABEL, MAX_STRUCTURES, JudgeWorkChain
 from aiida_rm.workflows.protocols import as_node, check_names
@@ -72,7 +72,7 @@ def referees_problem(referees: Mapping[str, Any], frames: FramesData) -> str | N
         where = f"referees.{name}"
         if not LABEL.match(name):
             return f"`{where}`: a name is a letter, then letters, digits and _"
-        taken = ("min_", "max_", *GENERATED, *SCORED)
+        taken = ("min_", "max_", *GENERATED, *COMMITTEE, *SCORED)
         if any(label.startswith(f"{name}_") for label in taken):
             return f"`{where}`: other labels and rules begin with '{name}_'; take another name"
         if not isinstance(parts, Mapping):

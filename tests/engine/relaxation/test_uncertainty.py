@@ -38,7 +38,9 @@ def other(potential: Potential) -> Potential:
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for weight in copy.network.parameters():
-            weight += 0.05 * torch.randn(weight.shape, generator=generator, dtype=weight.dtype)
+            weight.add_(
+                torch.randn(weight.shape, generator=generator, dtype=weight.dtype), alpha=0.05
+            )
     return copy
 
 
