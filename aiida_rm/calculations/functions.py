@@ -73,7 +73,7 @@ def merge_frames(labels: List | None = None, **frames: FramesData) -> FramesData
     """
     if not frames:
         return ERROR_BAD_FRAMES.format(message="there is nothing to join; give at least one set")
-    if message := _foreign(frames, FramesData):
+    if message := foreign(frames, FramesData):
         return ERROR_BAD_FRAMES.format(message=message)
     parts = [frames[key].get_frames() for key in sorted(frames)]
     try:
@@ -155,38 +155,6 @@ def split_generation(settings: Dict, n_jobs: Int) -> dict[str, Dict] | ExitCode:
     }
 
 
-@calcfunction
-def summarise_rounds(**rounds: Dict) -> Dict | ExitCode:
-    """The rounds of a loop as one table.
-
-    Args:
-        rounds: what each round found, under keys whose order is that of the rounds. Numbers and
-            texts become columns, tables of numbers (such as ``matches``) are added up.
-
-    Returns:
-        ``rounds``: a row a round, with ``round`` from 0 and ``None`` where it says nothing;
-        ``columns``: their names; ``total``: sums of whole numbers over the rounds, and the
-        sums of the tables.
-    """
-    if message := _foreign(rounds, Dict):
-        return ERROR_BAD_SETTINGS.format(message=message)
-    tables = [rounds[key].get_dict() for key in sorted(rounds)]
-    columns = sorted({name for table in tables for name, v in table.items() if _scalar(v)})
-    rows = [
-        {**{name: table.get(name) for name in columns}, "round": number}
-        for number, table in enumerate(tables)
-    ]
-    total: dict[str, Any] = {}
-    for table in tables:
-        for name, value in table.items():
-            if type(value) is int and name != "round":
-                total[name] = total.get(name, 0) + value
-            elif isinstance(value, dict):
-                total[name] = _add(total.get(name, {}), value)
-    ordered = ["round", *(name for name in columns if name != "round")]
-    return Dict({"n_rounds": len(rows), "columns": ordered, "rounds": rows, "total": total})
-
-
 def _with_seed(settings: Dict, what: str, number: int, stride: int) -> Dict | ExitCode:
     values = settings.get_dict()
     seed = values.get("seed", 0)
@@ -197,24 +165,12 @@ def _with_seed(settings: Dict, what: str, number: int, stride: int) -> Dict | Ex
     return Dict({**values, "seed": seed + number * stride})
 
 
-def _foreign(nodes: dict[str, Any], kind: type) -> str:
+def foreign(nodes: dict[str, Any], kind: type) -> str:
     """Which input is of a wrong type; AiiDA does not look into inputs of any name."""
     for key, node in sorted(nodes.items()):
         if not isinstance(node, kind):
             return f"'{key}' is a {type(node).__name__}, no {kind.__name__}"
     return ""
-
-
-def _scalar(value: Any) -> bool:
-    return value is None or isinstance(value, bool | int | float | str)
-
-
-def _add(sums: Any, table: dict[str, Any]) -> dict[str, Any]:
-    result = dict(sums) if isinstance(sums, dict) else {}
-    for name, value in table.items():
-        if type(value) is int:
-            result[name] = result.get(name, 0) + value
-    return result
 
 
 def _keep(frames: Frames, labels: list[str]) -> Frames:

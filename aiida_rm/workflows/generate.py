@@ -18,6 +18,8 @@ from aiida_rm.workflows.common import CleaningMixin, call, exit_with, verdict
 from aiida_rm.workflows.protocols import ProtocolMixin, kinds_by, merge, need
 
 MAX_JOBS = 1000
+#: Exit status when some structures are missing.
+STRUCTURES_MISSING = 701
 #: Each job may fail so often before its structures are given up.
 MAX_TRIES = 2
 #: No engine, bad input and an impossible search end alike however often one tries.
@@ -68,7 +70,7 @@ class GenerateWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
             315, "ERROR_NOT_GATHERED", message="The structures could not be joined: {message}"
         )
         spec.exit_code(
-            701,
+            STRUCTURES_MISSING,
             "WARNING_STRUCTURES_MISSING",
             message="{missing} of {total} structures are missing ({reason}); the others are in the "
             "output `frames`.",

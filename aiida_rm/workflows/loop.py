@@ -17,27 +17,28 @@ from aiida.engine import (
     while_,
 )
 
-from aiida_rm.calculations.functions import merge_frames, settings_of_round, summarise_rounds
-from aiida_rm.calculations.generate import GenerateCalculation
-from aiida_rm.calculations.perturb import PerturbCalculation, unusable
-from aiida_rm.calculations.score import ScoreCalculation
-from aiida_rm.calculations.train import TrainCalculation, cannot_begin_with
+from aiida_rm.calculations.functions import merge_frames, settings_of_round
+from aiida_rm.calculations.perturb import PerturbCalculation
 from aiida_rm.data.frames import FramesData
 from aiida_rm.data.potential import PotentialData
-from aiida_rm.engine.errors import EngineError
-from aiida_rm.engine.labels import GENERATED
-from aiida_rm.engine.search import check_search
-from aiida_rm.engine.training.statistics import describe_training_set
+from aiida_rm.engine.settings import parse_settings
 from aiida_rm.workflows.common import CleaningMixin, call, exit_with, verdict
-from aiida_rm.workflows.functions import describe_round
-from aiida_rm.workflows.generate import GenerateWorkChain
-from aiida_rm.workflows.protocols import ProtocolMixin, kinds_of, merge, need
+from aiida_rm.workflows.continuing import inputs_of, rest_of
+from aiida_rm.workflows.generate import STRUCTURES_MISSING, GenerateWorkChain
+from aiida_rm.workflows.loop_checks import (
+    check_first_round,
+    check_rounds,
+    check_stop,
+    check_together,
+)
+from aiida_rm.workflows.protocols import ProtocolMixin, fill, kinds_of, merge, need
+from aiida_rm.workflows.referees import with_referees
+from aiida_rm.workflows.rounds import StopSettings, describe_round, summarise_rounds, why_stop
 from aiida_rm.workflows.train import TrainWorkChain
-from aiida_rm.workflows.validate import ValidateWorkChain, rules_problem
+from aiida_rm.workflows.validate import NOTHING_ACCEPTED, ValidateWorkChain
 
-MAX_ROUNDS = 99
-#: Some structures are missing; nothing met the rules: the round goes on without.
-STRUCTURES_MISSING, NOTHING_ACCEPTED = 701, 702
+#: An extra of the loop's node that asks it to end after the round: ``True``, or the reason.
+STOP_EXTRA = "stop"
 
 
 class LoopWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
@@ -61,8 +62,26 @@ class LoopWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
             valid_type=orm.Int,
             default=lambda: orm.Int(2),
             serializer=orm.to_aiida_type,
-            validator=_check_rounds,
+            validator=check_rounds,
             help="How often to go round.",
+        )
+        spec.input(
+            "first_round",
+            valid_type=orm.Int,
+            default=lambda: orm.Int(1),
+            serializer=orm.to_aiida_type,
+            validator=check_first_round,
+            help="Number of the first round, which decides the seeds: more than 1 to go on where "
+            "another loop ended (get_builder_from_loop).",
+        )
+        spec.input(
+            "stop",
+            valid_type=orm.Dict,
+            default=lambda: orm.Dict({}),
+            serializer=orm.to_aiida_type,
+            validator=check_stop,
+            help="When to end before the last round (aiida_rm.workflows.rounds.StopSettings). The "
+            "extra `stop` of the running loop's node ends it after the round, too.",
         )
         spec.input(
             "warm_start",
@@ -87,7 +106,7 @@ class LoopWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
             namespace="validate",
             exclude=("score.frames", "score.references", "score.known", "clean_workdir"),
         )
-        spec.inputs.validator = _check_together
+        spec.inputs.validator = check_together
         spec.output(
             "dataset", valid_type=FramesData, required=False, help="With all that was accepted."
         )
@@ -100,6 +119,12 @@ class LoopWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
             dynamic=True,
             valid_type=FramesData,
             help="All generated structures with verdicts, `round_01` and so on.",
+        )
+        spec.output_namespace(
+            "judged",
+            dynamic=True,
+            valid_type=FramesData,
+            help="Those that the referees got, with what they said, `round_01` and so on.",
         )
         spec.output("rounds", valid_type=orm.Dict, required=False, help="One row a round.")
         spec.outline(
@@ -153,6 +178,7 @@ class LoopWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
         *,
         options: Mapping[str, Any] | None = None,
         known: FramesData | None = None,
+        referees: Mapping[str, Mapping[str, Any]] | None = None,
         computer: orm.Computer | None = None,
     ) -> ProcessBuilder:
         """A builder that is ready to run.
@@ -164,16 +190,55 @@ class LoopWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
             overrides: inputs that replace the protocol's.
             options: `metadata.options` of every job.
             known: structures to recognise, with the label `name`.
+            referees: inputs of rm.judge by name, such as ``{"xtb": {"code": code}}``; the best
+                structures of each round must be `converged` for them to be accepted.
             computer: where a code runs that belongs to no computer.
         """
         need(dataset, FramesData, "dataset")
         inputs = cls.get_protocol_inputs(protocol, overrides, kinds=kinds_of(dataset))
+        inputs["validate"] = with_referees(inputs["validate"], referees)
         inputs = merge(inputs, {"dataset": dataset, "known": known})
         return cls._build(code, inputs, options, computer)
 
+    @classmethod
+    def get_builder_from_loop(
+        cls, loop: orm.WorkChainNode, rounds: int | None = None
+    ) -> ProcessBuilder:
+        """A builder with the inputs of an earlier loop, to go on after its last whole round.
+
+        The earlier loop may have finished, failed, or been killed. Its outputs are the inputs of
+        the new one: the rounds together are what one long loop would have been.
+
+        Args:
+            loop: the node of the earlier loop.
+            rounds: how many to go; None: those that it had left.
+
+        Raises:
+            ValueError: the node is no loop, or it runs, or it has no rounds left.
+        """
+        need(loop, orm.WorkChainNode, "loop")
+        if loop.process_type != cls.build_process_type():
+            raise ValueError(f"<{loop.pk}> is a {loop.process_label}, no loop")
+        if not loop.is_terminated:
+            raise ValueError(f"<{loop.pk}> has not ended yet; wait, or kill it first")
+        left = rest_of(loop)
+        if rounds is None and not left.rounds:
+            raise ValueError(f"<{loop.pk}> went all its rounds; say how many `rounds` to add")
+        inputs = inputs_of(loop)
+        inputs["dataset"], inputs["first_round"] = left.dataset, left.first_round
+        inputs["rounds"] = rounds if rounds is not None else left.rounds
+        if left.potential is not None:
+            warm = bool(loop.inputs.warm_start)
+            inputs["train"]["train"]["potential"] = left.potential if warm else None
+        builder = cls.get_builder()
+        fill(builder, inputs, cls.spec().inputs)
+        return builder
+
     def setup(self) -> None:
         """Begin with the dataset as it was given."""
-        self.ctx.round = 0
+        self.ctx.round = self.inputs.first_round.value - 1
+        self.ctx.last_round = self.ctx.round + self.inputs.rounds.value
+        self.ctx.why = ""
         self.ctx.dataset = self.inputs.dataset
         self.ctx.potential = self.inputs.train.train.get("potential")
         self.ctx.trained = False
@@ -181,14 +246,19 @@ class LoopWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
         self.ctx.table = {}
 
     def should_run_round(self) -> bool:
-        """Whether a round is left."""
-        return bool(self.ctx.round < self.inputs.rounds.value)
+        """Whether a round is left, and nothing says that it is enough."""
+        if self.ctx.round >= self.ctx.last_round:
+            return False
+        self.ctx.why = self._why_stop()
+        if self.ctx.why:
+            self.report(f"{self.ctx.why}; {self.ctx.last_round - self.ctx.round} rounds are left")
+        return not self.ctx.why
 
     def begin_round(self) -> None:
         """Count, and draw the seeds of the round."""
         self.ctx.round += 1
         self.report(
-            f"round {self.ctx.round} of {self.inputs.rounds.value} begins with "
+            f"round {self.ctx.round} of {self.ctx.last_round} begins with "
             f"{len(self.ctx.dataset)} structures"
         )
 
@@ -242,8 +312,9 @@ class LoopWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
 
     def inspect_validate(self) -> ExitCode | None:
         """Keep the verdicts."""
-        if "scored" in self.ctx.validate.outputs:
-            self.out(f"scored.{self._key}", self.ctx.validate.outputs.scored)
+        for name in ("scored", "judged"):
+            if name in self.ctx.validate.outputs:
+                self.out(f"{name}.{self._key}", self.ctx.validate.outputs[name])
         return self._inspect("validate", "scored", tolerated=NOTHING_ACCEPTED)
 
     def end_round(self) -> ExitCode | None:
@@ -251,13 +322,16 @@ class LoopWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
         outputs = self.ctx.validate.outputs
         accepted = outputs.accepted if "accepted" in outputs else None
         row = {
+            "number": orm.Int(self.ctx.round),
             "dataset": self.ctx.dataset,
             "scored": outputs.scored,
             "training": self.ctx.train.outputs.results,
             "scores": outputs.results,
+            **dict(self.ctx.generate.outputs.results),
         }
-        if accepted is not None:
-            row["accepted"] = accepted
+        for name in ("accepted", "judged"):
+            if name in outputs:
+                row[name] = outputs[name]
         described, node = call(describe_round, **row)
         if node.is_finished_ok:
             self.ctx.table[self._key] = described
@@ -282,6 +356,19 @@ class LoopWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
             self.report("no round accepted a structure")
             return exit_with(self, "WARNING_NOTHING_ACCEPTED")
         return None
+
+    def _why_stop(self) -> str:
+        """The user's word, or what the rounds so far say."""
+        query = orm.QueryBuilder()  # as it is now: the node in memory may be older
+        query.append(orm.Node, filters={"id": self.node.pk}, project=f"extras.{STOP_EXTRA}")
+        asked = query.first(flat=True)
+        if asked:
+            return "asked to stop" + (f": {asked}" if isinstance(asked, str) else "")
+        settings = parse_settings(StopSettings, self.inputs.stop.get_dict())
+        known = self.inputs.get("known")
+        names = {*known.get_frames().structure["name"].tolist()} if known is not None else ()
+        rows = [self.ctx.table[key].get_dict() for key in sorted(self.ctx.table)]
+        return why_stop(rows, settings, len(names))
 
     @property
     def _key(self) -> str:
@@ -331,66 +418,10 @@ class LoopWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
             if node.is_finished_ok:
                 self.out("accepted", merged)
         if self.ctx.table:
-            table, node = call(summarise_rounds, **self.ctx.table)
+            why = {"stopped": orm.Str(self.ctx.why)} if self.ctx.why else {}
+            table, node = call(summarise_rounds, **why, **self.ctx.table)
             if node.is_finished_ok:
                 self.out("rounds", table)
         if self.ctx.trained:
             self.out("potential", self.ctx.potential)
         self.out("dataset", self.ctx.dataset)
-
-
-def _check_rounds(value: orm.Int, _: Any) -> str | None:
-    if not 1 <= value.value <= MAX_ROUNDS:
-        return f"`rounds` is {value.value}, must be between 1 and {MAX_ROUNDS}"
-    return None
-
-
-def _check_together(inputs: Mapping[str, Any], _: Any) -> str | None:
-    """Find at submission what would else stop a later stage."""
-    dataset, known = inputs.get("dataset"), inputs.get("known")
-    if not isinstance(dataset, FramesData):
-        return None  # the port says so
-    if isinstance(known, FramesData) and "name" not in known.structure_labels:
-        return "`known` lacks the label `name`; give each structure the name to report"
-    try:
-        message = unusable(dataset)
-        return f"`dataset`: {message}" if message else _check_stages(dataset, inputs)
-    except EngineError as error:
-        return f"`dataset` or the settings: {error}"
-    except KeyError:
-        return None  # a missing namespace; its port says so
-
-
-def _check_stages(dataset: FramesData, inputs: Mapping[str, Any]) -> str | None:
-    train, generate = inputs["train"]["train"], inputs["generate"]["generate"]
-    potential = train.get("potential")
-    settings = TrainCalculation.settings_of(train)
-    if settings.draw == "fresh":
-        return (
-            "the settings of 'train' have 'draw' of 'fresh', but a loop perturbs its dataset "
-            "itself; set 'draw' to 'stored', and raise 'samples' of 'perturb' for more copies"
-        )
-    cold = not isinstance(potential, PotentialData)
-    if message := None if cold else cannot_begin_with(potential, settings):
-        return message
-    if message := _check_generation(dataset, None if cold else potential, generate):
-        return message
-    scoring = ScoreCalculation.settings_of(inputs["validate"].get("score", {}))
-    return rules_problem(inputs["validate"]["rules"], GENERATED, scoring)
-
-
-def _check_generation(dataset: FramesData, potential: Any, generate: Any) -> str | None:
-    """What a potential that was trained on the dataset could not do."""
-    starts = generate.get("starts")
-    given = starts.get_frames() if isinstance(starts, FramesData) else None
-    elements = {*dataset.elements, *([] if potential is None else potential.elements)}
-    try:
-        check_search(
-            GenerateCalculation.settings_of(generate),
-            sorted(elements),
-            describe_training_set(dataset.get_frames(), distances=False),
-            given,
-        )
-    except EngineError as error:
-        return f"the settings of 'generate' do not go with `dataset`: {error}"
-    return None

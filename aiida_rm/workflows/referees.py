@@ -70,16 +70,8 @@ def referees_problem(referees: Mapping[str, Any], frames: FramesData) -> str | N
         few = FramesData(frames.get_frames().select(range(MAX_STRUCTURES)))
     for name, parts in referees.items():
         where = f"referees.{name}"
-        if not LABEL.match(name):
-            return f"`{where}`: a name is a letter, then letters, digits and _"
-        taken = ("min_", "max_", *GENERATED, *COMMITTEE, *SCORED)
-        if any(label.startswith(f"{name}_") for label in taken):
-            return f"`{where}`: other labels and rules begin with '{name}_'; take another name"
-        if not isinstance(parts, Mapping):
-            return f"`{where}` must be a table with a `code`, is a {type(parts).__name__}"
-        own = ", ".join(part for part in parts if part in _OWN)
-        if own:
-            return f"`{where}`: {own} is given by the work chain; leave it out"
+        if problem := _naming_problem(name, parts):
+            return f"`{where}`: {problem}"
         try:
             check_names(ports, parts, where)
         except ValueError as error:
@@ -93,3 +85,15 @@ def referees_problem(referees: Mapping[str, Any], frames: FramesData) -> str | N
         if refused is not None:
             return f"`{where}`: {refused.message}"
     return None
+
+
+def _naming_problem(name: str, parts: Any) -> str | None:
+    if not LABEL.match(name):
+        return "a name is a letter, then letters, digits and _"
+    taken = ("min_", "max_", *GENERATED, *COMMITTEE, *SCORED)
+    if any(label.startswith(f"{name}_") for label in taken):
+        return f"other labels and rules begin with '{name}_'; take another name"
+    if not isinstance(parts, Mapping):
+        return f"it must be a table with a `code`, is a {type(parts).__name__}"
+    own = ", ".join(part for part in parts if part in _OWN)
+    return f"{own} is given by the work chain; leave it out" if own else None

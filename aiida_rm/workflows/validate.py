@@ -27,6 +27,9 @@ from aiida_rm.workflows.referees import (
     with_referees,
 )
 
+#: Exit status when nothing met the rules.
+NOTHING_ACCEPTED = 702
+
 
 class ValidateWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
     """Score a set of structures and select the accepted ones by rules on the verdicts.
@@ -113,7 +116,7 @@ class ValidateWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
             318, "ERROR_NOT_JOINED", message="The verdicts could not be joined: {message}"
         )
         spec.exit_code(
-            702,
+            NOTHING_ACCEPTED,
             "WARNING_NOTHING_ACCEPTED",
             message="None of {count} structures meets the rules; loosen them, or generate more.",
         )

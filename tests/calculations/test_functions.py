@@ -316,28 +316,6 @@ def test_split_generation_of_defaults_and_of_nonsense():
     failed(*outcome, 201, "did you mean 'n_structures'")
 
 
-def test_summarise_rounds():
-    table = functions.summarise_rounds(
-        round_001=orm.Dict({"generated": 5, "error": 0.5, "matches": {"diamond": 2, "bct4": 1}}),
-        round_000=orm.Dict({"generated": 10, "converged": 8, "matches": {"diamond": 1}}),
-    ).get_dict()
-    assert table["n_rounds"] == 2
-    assert table["columns"] == ["round", "converged", "error", "generated"]
-    assert table["rounds"] == [
-        {"round": 0, "generated": 10, "converged": 8, "error": None},
-        {"round": 1, "generated": 5, "converged": None, "error": 0.5},
-    ]
-    assert table["total"] == {
-        "generated": 15,
-        "converged": 8,
-        "matches": {"diamond": 3, "bct4": 1},
-    }
-
-
-def test_summarise_rounds_refuses():
-    failed(*functions.summarise_rounds.run_get_node(a=orm.Int(1)), 201, "'a' is a Int, no Dict")
-
-
 def test_caching_replays():
     frames = FramesData(scored())
     rules = {"valid": True, "limit": 1}

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from aiida import orm
 from aiida.engine import run_get_node
+from aiida.engine.utils import instantiate_process
+from aiida.manage import get_manager
 from aiida.manage.caching import enable_caching
 
 from aiida_rm.calculations.functions import extract_structure, frames_from_structures
 from aiida_rm.data.converters import to_structure
+from aiida_rm.data.frames import FramesData
 from aiida_rm.engine.frames import Frames
 from aiida_rm.workflows.loop import LoopWorkChain
 from tests.workflows.conftest import TINY
@@ -86,3 +90,88 @@ def test_from_one_diamond_to_new_structures(engine_code: Any, diamond_frames: Fr
     assert all(job.base.caching.is_created_from_cache for job in jobs_of(replay))
     hashes = {out["scored"]["round_01"].base.caching.compute_hash() for out in (results, again)}
     assert len(hashes) == 1
+
+    # a loop that goes on where another one ended does what one long loop would have done
+    builder = LoopWorkChain.get_builder_from_loop(replay, rounds=1)
+    assert builder.first_round.value == 2
+    with enable_caching():
+        more, on = run_get_node(builder)
+    assert on.is_finished_ok, on.exit_message
+    assert all(job.base.caching.is_created_from_cache for job in jobs_of(on))
+    assert [row["round"] for row in more["rounds"]["rounds"]] == [2]
+    assert len(more["dataset"]) == len(final)
+    with pytest.raises(ValueError, match="went all its rounds; say how many"):
+        LoopWorkChain.get_builder_from_loop(node)
+
+
+def test_a_loop_that_broke_goes_on_after_its_last_whole_round(
+    engine_code: Any, diamond_frames: Frames, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = FramesData(diamond_frames)
+    launch = LoopWorkChain._launch
+
+    def breaks(self: LoopWorkChain, stage: str, *more: Any) -> Any:
+        if self.ctx.round == 2 and stage == "generate":
+            raise RuntimeError
+        return launch(self, stage, *more)
+
+    monkeypatch.setattr(LoopWorkChain, "_launch", breaks)
+    builder = build(engine_code, dataset, dataset, rounds=3)
+    with pytest.raises(RuntimeError):
+        run_get_node(builder)
+    query = orm.QueryBuilder().append(
+        orm.WorkChainNode, filters={"attributes.process_state": "excepted"}
+    )
+    broken = query.order_by({orm.WorkChainNode: {"id": "desc"}}).first(flat=True)
+    assert "dataset" not in broken.outputs
+    builder = LoopWorkChain.get_builder_from_loop(broken)
+    assert (builder.first_round.value, builder.rounds.value) == (2, 2)
+    rounds = {link.link_label: link.node for link in broken.base.links.get_outgoing().all()}
+    potential = rounds["round_01_train"].outputs.potential
+    assert builder.train.train.potential.uuid == potential.uuid
+    accepted = rounds["round_01_validate"].outputs.accepted
+    assert len(builder.dataset) == 1 + len(accepted)
+    with pytest.raises(ValueError, match="is a TrainWorkChain, no loop"):
+        LoopWorkChain.get_builder_from_loop(rounds["round_01_train"])
+
+
+@pytest.mark.parametrize(
+    ("stop", "rows", "why"),
+    [
+        ({}, [{"accepted": 0, "yield": 0.0}], ""),
+        ({"min_accepted": 2}, [{"accepted": 1, "yield": 0.5}], "accepted fewer than 2"),
+        ({"min_accepted": 2, "patience": 2}, [{"accepted": 1, "yield": 0.5}], ""),
+        ({"min_yield": 0.1}, [{"accepted": 1, "yield": 0.05}], "less than 0.1 of the generated"),
+        ({"recovered": 1.0}, [{"accepted": 1, "yield": 0.1}], "1 of 1 known structures were found"),
+    ],
+)
+def test_a_loop_ends_when_its_rounds_say_so(
+    stop: dict[str, Any], rows: list[Any], why: str, engine_code: Any, diamond_frames: Frames
+) -> None:
+    dataset = FramesData(diamond_frames).store()
+    builder = build(engine_code, dataset, dataset, rounds=5)
+    builder.stop = stop
+    loop = instantiate_process(get_manager().get_runner(), builder)
+    loop.setup()
+    assert loop.should_run_round()
+    loop.ctx.table = {
+        f"round_{number:02d}": orm.Dict({**row, "matches": {"diamond": 1}}).store()
+        for number, row in enumerate(rows, 1)
+    }
+    assert loop.should_run_round() == (not why)
+    assert why in loop.ctx.why
+
+
+@pytest.mark.parametrize("asked", [True, "the queue closes"])
+def test_a_loop_ends_when_it_is_asked_to(
+    asked: Any, engine_code: Any, diamond_frames: Frames
+) -> None:
+    dataset = FramesData(diamond_frames).store()
+    loop = instantiate_process(
+        get_manager().get_runner(), build(engine_code, dataset, dataset, rounds=2)
+    )
+    loop.setup()
+    assert loop.should_run_round()
+    orm.load_node(loop.node.pk).base.extras.set("stop", asked)
+    assert not loop.should_run_round()
+    assert loop.ctx.why == "asked to stop" + (": the queue closes" if asked is not True else "")

@@ -1,0 +1,65 @@
+"""What an earlier loop left, whether it ended well or not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from aiida import orm
+from aiida.common.links import LinkType
+
+from aiida_rm.data.frames import FramesData
+from aiida_rm.data.potential import PotentialData
+from aiida_rm.workflows.validate import NOTHING_ACCEPTED
+
+
+@dataclass(frozen=True)
+class Rest:
+    """Where another loop goes on.
+
+    Attributes:
+        dataset: with what the whole rounds accepted.
+        potential: of the last whole round; None before there was one.
+        first_round: the number of the next round.
+        rounds: so many the loop had left.
+    """
+
+    dataset: FramesData
+    potential: PotentialData | None
+    first_round: int
+    rounds: int
+
+
+def rest_of(loop: orm.WorkChainNode) -> Rest:
+    """Walk through the stages that a loop called; its outputs are not there if it was killed."""
+    links = loop.base.links.get_outgoing(link_type=(LinkType.CALL_WORK, LinkType.CALL_CALC)).all()
+    stages = {link.link_label: link.node for link in links}
+    merged = [link.node for link in links if link.node.process_label == "merge_frames"]
+    first = loop.inputs.first_round.value
+    number, dataset, potential = first, loop.inputs.dataset, None
+    while _ended(stages.get(f"round_{number:02d}_validate")):
+        key = f"round_{number:02d}"
+        accepts = "accepted" in stages[f"{key}_validate"].outputs
+        joined = [node for node in merged if {*node.inputs} == {"dataset", key} and node.is_finished_ok]
+        if accepts and not joined:
+            break  # it was stopped between the two
+        if joined:
+            dataset = joined[0].outputs.result
+        potential = stages[f"{key}_train"].outputs.potential
+        number += 1
+    return Rest(dataset, potential, number, first + loop.inputs.rounds.value - number)
+
+
+def inputs_of(node: orm.WorkChainNode) -> dict[str, Any]:
+    """All inputs of a work chain, nested.
+
+    Of ``get_builder_restart`` AiiDA 2.9 makes no builder where a job had no options of its own.
+    """
+    inputs = dict(node.base.links.get_incoming(link_type=LinkType.INPUT_WORK).nested())
+    node.recursive_merge(inputs, node.get_metadata_inputs() or {})
+    return inputs
+
+
+def _ended(validation: Any) -> bool:
+    """Whether a round came to its end; accepting nothing is one."""
+    return validation is not None and validation.exit_status in (0, NOTHING_ACCEPTED)
