@@ -91,9 +91,8 @@ def join_verdicts(
         frames = node.get_frames()
         if not np.array_equal(frames.numbers, given.numbers):
             return ERROR_BAD_FRAMES.format(message=f"'{name}' judged other structures")
-        for label, values in frames.structure.items():
-            if label.startswith(f"{name}_"):
-                labels[label] = values
+        told_by = {n: v for n, v in frames.structure.items() if n.startswith(f"{name}_")}
+        labels.update(told_by)
     adopted = judged.get(seen["adopt"])
     kept = given if adopted is None else adopted.get_frames()
     core = (given.numbers, kept.positions, kept.cells, given.pbc, given.ptr)

@@ -40,7 +40,9 @@ def rest_of(loop: orm.WorkChainNode) -> Rest:
     while _ended(stages.get(f"round_{number:02d}_validate")):
         key = f"round_{number:02d}"
         accepts = "accepted" in stages[f"{key}_validate"].outputs
-        joined = [node for node in merged if {*node.inputs} == {"dataset", key} and node.is_finished_ok]
+        joined = [
+            node for node in merged if {*node.inputs} == {"dataset", key} and node.is_finished_ok
+        ]
         if accepts and not joined:
             break  # it was stopped between the two
         if joined:

@@ -69,7 +69,9 @@ def _check_end(inputs: Mapping[str, Any]) -> str | None:
         return f"`first_round` and `rounds` lead to round {last}; {MAX_ROUNDS} is the last one"
     stop = parse_settings(StopSettings, inputs["stop"].get_dict())
     if stop.recovered and "known" not in inputs:
-        return "`stop`: 'recovered' is a share of the known structures; give `known`, or leave it out"
+        return (
+            "`stop`: 'recovered' is a share of the known structures; give `known`, or leave it out"
+        )
     return None
 
 

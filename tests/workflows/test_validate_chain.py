@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -107,12 +108,16 @@ def test_refused_at_submission(engine_code: Any, change: dict[str, Any], says: s
         name: {"code": engine_code, "settings": EMT, "referee": "ase", **parts}
         for name, parts in change.pop("referees", {}).items()
     }
-    with pytest.raises(ValueError, match=says):
-        builder = ValidateWorkChain.get_builder_from_protocol(
-            engine_code, metals(), overrides=change, referees=referees
-        )
-        if message := refused(ValidateWorkChain, builder):
-            raise ValueError(message)
+    assert re.search(says, refusal(engine_code, metals(), overrides=change, referees=referees))
+
+
+def refusal(*args: Any, **inputs: Any) -> str:
+    """What the builder, or else a submission, says against these inputs."""
+    try:
+        builder = ValidateWorkChain.get_builder_from_protocol(*args, **inputs)
+    except ValueError as error:
+        return str(error)
+    return refused(ValidateWorkChain, builder)
 
 
 @pytest.mark.parametrize(
