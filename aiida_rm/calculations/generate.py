@@ -47,8 +47,8 @@ class GenerateCalculation(EngineCalculation):
             help="New structures with `energy_per_atom`, `energy_percentile` (among the training "
             "set), `fmax`, `steps`, `status`, and `seed`, "
             "`index`, `start` (row in `starts`, or -1) and `start_spacegroup` of the start; with a "
-            "`committee` also `uncertainty`, `uncertainty_mean`, `energy_deviation`, and "
-            "`force_deviation` of the atoms.",
+            "`committee` also `uncertainty`, `uncertainty_mean`, `energy_deviation`, "
+            "`cell_deviation`, and `force_deviation` of the atoms.",
         )
         define_cut_short(spec, resumable=False)
 

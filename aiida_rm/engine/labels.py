@@ -24,7 +24,12 @@ GENERATED: Final = {
 
 #: Of task generate with a committee of potentials (relaxation/uncertainty.py). The atoms have
 #: the label `force_deviation`.
-COMMITTEE: Final = {"uncertainty": "f", "uncertainty_mean": "f", "energy_deviation": "f"}
+COMMITTEE: Final = {
+    "uncertainty": "f",
+    "uncertainty_mean": "f",
+    "energy_deviation": "f",
+    "cell_deviation": "f",
+}
 
 #: The checks ``mol`` of PoseBusters 0.6, by its own names. Their labels begin with ``check_``.
 CHECKS: Final = (

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from aiida_rm.engine.frames import Frames
+from aiida_rm.engine.labels import COMMITTEE
 from aiida_rm.engine.potential import Potential
 from aiida_rm.engine.relaxation import lists
 from aiida_rm.engine.relaxation.batch import Batch
@@ -34,7 +35,10 @@ def with_uncertainty(
 
     - atoms: ``force_deviation``, sqrt(<|F - <F>|^2>) in angstrom;
     - structures: ``uncertainty``, the largest one of the atoms, and ``uncertainty_mean``, their
-      mean, in angstrom; ``energy_deviation``, sqrt(<(E - <E>)^2>) of E~ per atom in angstrom^2.
+      mean, in angstrom; ``energy_deviation``, sqrt(<(E - <E>)^2>) of E~ per atom in angstrom^2;
+      ``cell_deviation``, the largest row of the same for the slope of E~ along a strain over the
+      number of atoms (as in ``fmax``), in angstrom^2; 0 without a cell. Where symmetry forbids
+      forces it is not 0.
 
     NaN is what was not found out: it was not asked for, the run was stopped, something is not
     finite, or the structure alone does not fit into the memory.
@@ -51,7 +55,7 @@ def with_uncertainty(
     rows = np.flatnonzero(which) if which is not None else np.arange(len(frames))
     part = frames.select(rows)
     force_deviation = np.full(part.n_atoms, np.nan)
-    labels = np.full((3, len(frames)), np.nan)
+    labels = np.full((len(COMMITTEE), len(frames)), np.nan)
     weight = potentials[0].element_energy
     queue = Queue(part, Room(batch_atoms, weight.device), batch_edges, weight.dtype, weight.device)
     finished = 0
@@ -66,9 +70,8 @@ def with_uncertainty(
         on_batch(finished, len(part))
     atoms = np.full(frames.n_atoms, np.nan)
     atoms[frames.atoms_of(rows)] = force_deviation
-    names = ("uncertainty", "uncertainty_mean", "energy_deviation")
     return frames.with_labels(
-        structure=dict(zip(names, labels, strict=True)), atom={"force_deviation": atoms}
+        structure=dict(zip(COMMITTEE, labels, strict=True)), atom={"force_deviation": atoms}
     )
 
 
@@ -97,24 +100,27 @@ def _judge(
 def _deviations(
     batch: Batch, potentials: Sequence[Potential], broken: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """(A,) of the atoms, and (3, S): largest and mean of them, and that of E~ per atom."""
+    """(A,) of the atoms, and (4, S) of the structures, in the order of the labels."""
     graph = batch.graph()
-    forces, energies = [], []
+    volumes = torch.where(graph.periodic, torch.linalg.det(batch.cells).abs(), 0.0).double()
+    forces, energies, slopes = [], [], []
     for potential in potentials:
         found = potential(graph.within(potential.cutoff))
         forces.append(found.forces.double())
         energies.append(found.energy.double() / batch.counts)
-    atoms, energy = _spread(torch.stack(forces)), _spread(torch.stack(energies)[:, :, None])
+        slopes.append(found.stress.double() * (volumes / batch.counts)[:, None, None])
+    atoms, energy = _spread(torch.stack(forces)), _spread(torch.stack(energies)[..., None])
+    cell = _spread(torch.stack(slopes)).amax(1)
     zero = torch.zeros_like(energy)
     largest = zero.scatter_reduce(0, batch.owner, atoms, "amax")
     mean = zero.index_add(0, batch.owner, atoms) / batch.counts
-    lost = broken | ~torch.isfinite(mean + energy)
+    lost = broken | ~torch.isfinite(mean + energy + cell)
     atoms = atoms.masked_fill(lost.index_select(0, batch.owner), torch.nan)
-    return atoms, torch.stack([largest, mean, energy]).masked_fill(lost, torch.nan)
+    return atoms, torch.stack([largest, mean, energy, cell]).masked_fill(lost, torch.nan)
 
 
 def _spread(values: Tensor) -> Tensor:
-    """(N,) root mean square distance of K vectors (K, N, D) from their mean."""
+    """(...) root mean square distance of K vectors (K, ..., D) from their mean."""
     # From the first one: equal vectors then have none, to the last bit.
     away = values - values[0]
-    return (away - away.mean(0)).square().sum(2).mean(0).sqrt()
+    return (away - away.mean(0)).square().sum(-1).mean(0).sqrt()

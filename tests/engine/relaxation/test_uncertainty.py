@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from aiida_rm.engine.frames import Frames, concatenate
+from aiida_rm.engine.labels import COMMITTEE
 from aiida_rm.engine.neighbors import Graph, build_graph
 from aiida_rm.engine.potential import Potential
 from aiida_rm.engine.relaxation import uncertainty, with_uncertainty
 from tests.engine.relaxation.systems import Formula, starts
 
-LABELS = ("uncertainty", "uncertainty_mean", "energy_deviation")
+LABELS = tuple(COMMITTEE)
 
 
 def along(axis: int, strength: float) -> Formula:
@@ -62,6 +63,18 @@ def test_three_fields_by_hand() -> None:
     frames = Frames.build([[1]], [[[0.0, 0, 0]]])
     found = with_uncertainty(frames, [along(2, 0.0), along(2, 0.0), along(2, 3.0)])
     np.testing.assert_allclose(found.structure["uncertainty"], [np.sqrt(2)])
+
+
+def test_two_pressures_by_hand() -> None:
+    """The slopes of pV are pV along each axis: here V and 3 V, over two atoms."""
+
+    def pushed(pressure: float) -> Formula:
+        return Formula(lambda graph: pressure * torch.linalg.det(graph.cells).abs())
+
+    cell = Frames.build([[6, 6]], [[[0.0, 0, 0], [1, 1, 1.5]]], [np.diag([2.0, 2, 3])])
+    found = with_uncertainty(cell, [pushed(1.0), pushed(3.0)])
+    np.testing.assert_allclose(found.structure["cell_deviation"], [12 / 2])
+    np.testing.assert_allclose(found.structure["uncertainty"], [0], atol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -116,6 +129,8 @@ def test_molecules_single_atoms_and_nothing(potential: Potential, other: Potenti
     # One atom feels no force, by symmetry.
     np.testing.assert_allclose(found.structure["uncertainty"][[0, 2]], 0, atol=1e-12)
     assert found.structure["uncertainty"][1] > 0
+    assert found.structure["cell_deviation"][:2].tolist() == [0, 0]
+    assert found.structure["cell_deviation"][2] > 0
     nothing = with_uncertainty(pair.select([]), [potential, other])
     assert len(nothing.structure["uncertainty"]) == len(nothing.atom["force_deviation"]) == 0
 
