@@ -13,6 +13,31 @@ from aiida_rm.data.potential import PotentialData
 from aiida_rm.workflows.validate import NOTHING_ACCEPTED
 
 
+def continued_inputs(loop: orm.WorkChainNode, rounds: int | None) -> dict[str, Any]:
+    """Inputs of a loop that goes on where another one ended.
+
+    Args:
+        loop: the node of the earlier loop.
+        rounds: how many to go; None: those that it had left.
+
+    Raises:
+        ValueError: it runs, or it has no rounds left.
+    """
+    if not loop.is_terminated:
+        raise ValueError(f"<{loop.pk}> has not ended yet; wait, or kill it first")
+    left = rest_of(loop)
+    if rounds is None and not left.rounds:
+        raise ValueError(f"<{loop.pk}> went all its rounds; say how many `rounds` to add")
+    inputs = inputs_of(loop)
+    inputs["dataset"], inputs["first_round"] = left.dataset, left.first_round
+    inputs["rounds"] = rounds if rounds is not None else left.rounds
+    if left.potential is not None:
+        warm = bool(loop.inputs.warm_start)
+        inputs["train"]["train"]["potential"] = left.potential if warm else None
+        inputs["committee"] = left.committee if warm else None
+    return inputs
+
+
 @dataclass(frozen=True)
 class Rest:
     """Where another loop goes on.
@@ -20,12 +45,14 @@ class Rest:
     Attributes:
         dataset: with what the whole rounds accepted.
         potential: of the last whole round; None before there was one.
+        committee: those that were trained beside it, by name.
         first_round: the number of the next round.
         rounds: so many the loop had left.
     """
 
     dataset: FramesData
     potential: PotentialData | None
+    committee: dict[str, PotentialData]
     first_round: int
     rounds: int
 
@@ -37,6 +64,7 @@ def rest_of(loop: orm.WorkChainNode) -> Rest:
     merged = [link.node for link in links if link.node.process_label == "merge_frames"]
     first = loop.inputs.first_round.value
     number, dataset, potential = first, loop.inputs.dataset, None
+    committee: dict[str, PotentialData] = {}
     while _ended(stages.get(f"round_{number:02d}_validate")):
         key = f"round_{number:02d}"
         accepts = "accepted" in stages[f"{key}_validate"].outputs
@@ -48,8 +76,14 @@ def rest_of(loop: orm.WorkChainNode) -> Rest:
         if joined:
             dataset = joined[0].outputs.result
         potential = stages[f"{key}_train"].outputs.potential
+        beside = f"{key}_train_"
+        committee = {
+            label.removeprefix(beside): node.outputs.potential
+            for label, node in stages.items()
+            if label.startswith(beside) and node.is_finished_ok
+        }
         number += 1
-    return Rest(dataset, potential, number, first + loop.inputs.rounds.value - number)
+    return Rest(dataset, potential, committee, number, first + loop.inputs.rounds.value - number)
 
 
 def inputs_of(node: orm.WorkChainNode) -> dict[str, Any]:

@@ -22,8 +22,9 @@ from aiida_rm.calculations.perturb import PerturbCalculation
 from aiida_rm.data.frames import FramesData
 from aiida_rm.data.potential import PotentialData
 from aiida_rm.engine.settings import parse_settings
+from aiida_rm.workflows.committee import CommitteeMixin, define_committee
 from aiida_rm.workflows.common import CleaningMixin, call, exit_with, verdict
-from aiida_rm.workflows.continuing import inputs_of, rest_of
+from aiida_rm.workflows.continuing import continued_inputs
 from aiida_rm.workflows.generate import STRUCTURES_MISSING, GenerateWorkChain
 from aiida_rm.workflows.loop_checks import (
     check_first_round,
@@ -41,7 +42,7 @@ from aiida_rm.workflows.validate import NOTHING_ACCEPTED, ValidateWorkChain
 STOP_EXTRA = "stop"
 
 
-class LoopWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
+class LoopWorkChain(CommitteeMixin, CleaningMixin, ProtocolMixin, WorkChain):
     """From a few stable structures to new ones, learning from what was accepted."""
 
     PROTOCOL_FILE = "loop"
@@ -90,6 +91,7 @@ class LoopWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
             serializer=orm.to_aiida_type,
             help="Begin a training with the weights of the round before.",
         )
+        define_committee(spec)
         spec.expose_inputs(PerturbCalculation, namespace="perturb", exclude=("frames",))
         spec.expose_inputs(
             TrainWorkChain,
@@ -99,7 +101,7 @@ class LoopWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
         spec.expose_inputs(
             GenerateWorkChain,
             namespace="generate",
-            exclude=("generate.potential", "clean_workdir"),
+            exclude=("generate.potential", "generate.committee", "clean_workdir"),
         )
         spec.expose_inputs(
             ValidateWorkChain,
@@ -219,19 +221,8 @@ class LoopWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
         need(loop, orm.WorkChainNode, "loop")
         if loop.process_type != cls.build_process_type():
             raise ValueError(f"<{loop.pk}> is a {loop.process_label}, no loop")
-        if not loop.is_terminated:
-            raise ValueError(f"<{loop.pk}> has not ended yet; wait, or kill it first")
-        left = rest_of(loop)
-        if rounds is None and not left.rounds:
-            raise ValueError(f"<{loop.pk}> went all its rounds; say how many `rounds` to add")
-        inputs = inputs_of(loop)
-        inputs["dataset"], inputs["first_round"] = left.dataset, left.first_round
-        inputs["rounds"] = rounds if rounds is not None else left.rounds
-        if left.potential is not None:
-            warm = bool(loop.inputs.warm_start)
-            inputs["train"]["train"]["potential"] = left.potential if warm else None
         builder = cls.get_builder()
-        fill(builder, inputs, cls.spec().inputs)
+        fill(builder, continued_inputs(loop, rounds), cls.spec().inputs)
         return builder
 
     def setup(self) -> None:
@@ -242,6 +233,7 @@ class LoopWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
         self.ctx.dataset = self.inputs.dataset
         self.ctx.potential = self.inputs.train.train.get("potential")
         self.ctx.trained = False
+        self.ctx.committee = dict(self.inputs.get("committee") or {})
         self.ctx.accepted = {}
         self.ctx.table = {}
 
@@ -273,27 +265,41 @@ class LoopWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
         return self._inspect("perturb", "frames")
 
     def run_train(self) -> Any:
-        """Train on the perturbed structures."""
+        """Train on the perturbed structures: the potential, and those that judge it."""
+        inputs = self._training_inputs(self.ctx.potential)
+        launched = self._launch("train", TrainWorkChain, inputs, inputs.train)
+        if isinstance(launched, ExitCode):
+            return launched
+        return {**launched, **self._launch_members(inputs.train.settings)}
+
+    def inspect_train(self) -> ExitCode | None:
+        """Without a potential the loop ends; without a member of the committee it does not."""
+        exit_code = self._inspect("train", "potential")
+        if exit_code is not None:
+            return exit_code
+        self.ctx.potential = self.ctx.train.outputs.potential
+        self.ctx.trained = True
+        self.ctx.committee = self._trained_members()
+        if self.inputs.committee_size.value and not self.ctx.committee:
+            return self._stop("train", "all members of the committee failed")
+        return None
+
+    def _training_inputs(self, potential: PotentialData | None) -> AttributeDict:
         inputs = AttributeDict(self.exposed_inputs(TrainWorkChain, "train"))
         inputs.train = AttributeDict(inputs.train)
         inputs.train.frames = self.ctx.perturb.outputs.frames
-        if self.ctx.potential is not None and (self.inputs.warm_start or not self.ctx.trained):
-            inputs.train.potential = self.ctx.potential
-        return self._launch("train", TrainWorkChain, inputs, inputs.train)
-
-    def inspect_train(self) -> ExitCode | None:
-        """Without a potential the loop ends."""
-        exit_code = self._inspect("train", "potential")
-        if exit_code is None:
-            self.ctx.potential = self.ctx.train.outputs.potential
-            self.ctx.trained = True
-        return exit_code
+        inputs.train.pop("potential", None)
+        if potential is not None and (self.inputs.warm_start or not self.ctx.trained):
+            inputs.train.potential = potential
+        return inputs
 
     def run_generate(self) -> Any:
         """Generate structures."""
         inputs = AttributeDict(self.exposed_inputs(GenerateWorkChain, "generate"))
         inputs.generate = AttributeDict(inputs.generate)
         inputs.generate.potential = self.ctx.potential
+        if self.ctx.committee:
+            inputs.generate.committee = self.ctx.committee
         return self._launch("generate", GenerateWorkChain, inputs, inputs.generate)
 
     def inspect_generate(self) -> ExitCode | None:
@@ -424,4 +430,6 @@ class LoopWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
                 self.out("rounds", table)
         if self.ctx.trained:
             self.out("potential", self.ctx.potential)
+            for name, member in self.ctx.committee.items():
+                self.out(f"committee.{name}", member)
         self.out("dataset", self.ctx.dataset)

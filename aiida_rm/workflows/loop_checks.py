@@ -13,10 +13,11 @@ from aiida_rm.calculations.train import TrainCalculation, cannot_begin_with
 from aiida_rm.data.frames import FramesData
 from aiida_rm.data.potential import PotentialData
 from aiida_rm.engine.errors import EngineError, SettingsError
-from aiida_rm.engine.labels import GENERATED
+from aiida_rm.engine.labels import COMMITTEE, GENERATED
 from aiida_rm.engine.search import check_search
 from aiida_rm.engine.settings import parse_settings
 from aiida_rm.engine.training.statistics import describe_training_set
+from aiida_rm.workflows.committee import strange_members
 from aiida_rm.workflows.rounds import StopSettings
 from aiida_rm.workflows.validate import referees_and_rules_problem
 
@@ -64,6 +65,8 @@ def check_together(inputs: Mapping[str, Any], _: Any) -> str | None:
 
 
 def _check_end(inputs: Mapping[str, Any]) -> str | None:
+    if problem := strange_members(inputs):
+        return problem
     last = inputs["first_round"].value + inputs["rounds"].value - 1
     if last > MAX_ROUNDS:
         return f"`first_round` and `rounds` lead to round {last}; {MAX_ROUNDS} is the last one"
@@ -91,7 +94,8 @@ def _check_stages(dataset: FramesData, inputs: Mapping[str, Any]) -> str | None:
         return message
     # The dataset stands for what will be generated: crystals for crystals.
     validate = {"score": {}, **inputs["validate"]}
-    problem = referees_and_rules_problem(validate, dataset, GENERATED)
+    labels = {**GENERATED, **(COMMITTEE if inputs["committee_size"].value else {})}
+    problem = referees_and_rules_problem(validate, dataset, labels)
     return problem.replace("`referees.", "`validate.referees.") if problem else None
 
 

@@ -31,6 +31,7 @@ def with_referees(
 
     Raises:
         TypeError: what is given is no table of tables.
+        ValueError: a referee has no code.
     """
     given = {**(inputs.get("referees") or {}), **(referees or {})}
     if not given:
@@ -42,6 +43,8 @@ def with_referees(
             raise TypeError(
                 f"`referees.{name}` must be a table such as {{'code': code}}, is {parts!r}"
             )
+        if "code" not in parts:
+            raise ValueError(f"`referees.{name}` lacks a `code`: the program that it runs")
         nodes[name] = {part: as_node(value) for part, value in parts.items()}
         rules.setdefault(f"{name}_verdict", CONVERGED)
     return {**inputs, "rules": rules, "referees": nodes}

@@ -15,6 +15,7 @@ from aiida_rm.calculations.functions import extract_structure, frames_from_struc
 from aiida_rm.data.converters import to_structure
 from aiida_rm.data.frames import FramesData
 from aiida_rm.engine.frames import Frames
+from aiida_rm.workflows.continuing import rest_of
 from aiida_rm.workflows.loop import LoopWorkChain
 from tests.workflows.conftest import TINY
 
@@ -41,6 +42,35 @@ def ancestors(node: orm.Node) -> set[str]:
     query.append(orm.Node, filters={"uuid": node.uuid}, tag="end")
     query.append(orm.Node, with_descendants="end", project="uuid")
     return set(query.all(flat=True))
+
+
+def test_a_committee_says_where_it_disagrees(engine_code: Any, diamond_frames: Frames) -> None:
+    dataset = FramesData(diamond_frames)
+    builder = build(engine_code, dataset, dataset, rounds=2)
+    builder.committee_size = 2
+    builder.warm_start = True
+    rules = {"valid": True, "min_uncertainty": 1e-9, "sort": "uncertainty", "limit": 1}
+    builder.validate.rules = rules
+    results, node = run_get_node(builder)
+    assert node.is_finished_ok, node.exit_message
+    assert sorted(results["committee"]) == ["member_01", "member_02"]
+    stages = {link.link_label: link.node for link in node.base.links.get_outgoing().all()}
+    settings = [
+        stages[f"round_{number:02d}_train{member}"].inputs.train.settings.get_dict()
+        for number in (1, 2)
+        for member in ("", "_member_01", "_member_02")
+    ]
+    assert len({one.get("seed", 0) for one in settings}) == 6
+    second = stages["round_02_train_member_02"]
+    first = stages["round_01_train_member_02"].outputs.potential
+    assert second.inputs.train.potential.uuid == first.uuid
+    for number, frames in results["scored"].items():
+        members = stages[f"{number}_generate"].inputs.generate.committee
+        assert sorted(members) == ["member_01", "member_02"]
+        assert (frames.get_frames().structure["uncertainty"] > 0).all()
+    assert all(row["median_uncertainty"] > 0 for row in results["rounds"]["rounds"])
+    left = rest_of(node)
+    assert left.committee["member_01"].uuid == results["committee"]["member_01"].uuid
 
 
 def jobs_of(node: orm.WorkChainNode) -> list[orm.CalcJobNode]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -369,6 +370,46 @@ def test_rules_are_checked_before_anything_runs(
     validate.rules = orm.Dict(rules)
     assert says in refused(LoopWorkChain, loop)
     assert says in refused(ValidateWorkChain, validate)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"stop": {"min_acepted": 1}}, "`stop`: .*did you mean 'min_accepted'"),
+        ({"stop": {"recovered": 0.5}}, "'recovered' is a share of the known structures; give"),
+        ({"first_round": 0}, "`first_round` is 0, must be between 1 and 99"),
+        ({"first_round": 99}, "lead to round 100; 99 is the last one"),
+        ({"committee_size": -1}, "`committee_size` is -1, must be between 0 and"),
+        (
+            {"validate": {"rules": {"max_uncertainty": 1.0}}},
+            "'max_uncertainty' needs structures that",
+        ),
+        ({"validate": {"adopt": "pw"}}, "`adopt` is 'pw', but the `referees` are: none"),
+        ({"validate": {"referees": {"xtb": {}}}}, "`referees.xtb` lacks a `code`"),
+    ],
+)
+def test_the_loop_looks_at_its_end_and_its_judges(
+    code: Any, diamond_frames: Frames, change: dict[str, Any], says: str
+) -> None:
+    dataset = FramesData(diamond_frames)
+    try:
+        builder = LoopWorkChain.get_builder_from_protocol(code, dataset, overrides=change)
+        found = refused(LoopWorkChain, builder)
+    except ValueError as error:
+        found = str(error)
+    assert re.search(says, found)
+
+
+def test_rules_on_uncertainty_need_a_committee(
+    code: Any, diamond_frames: Frames, potential_data: Any
+) -> None:
+    change = {"committee_size": 1, "validate": {"rules": {"max_uncertainty": 1.0}}}
+    builder = LoopWorkChain.get_builder_from_protocol(
+        code, FramesData(diamond_frames), overrides=change
+    )
+    assert refused(LoopWorkChain, builder) == ""
+    builder.committee = {"member_02": potential_data}
+    assert "`committee.member_02` is no member" in refused(LoopWorkChain, builder)
 
 
 @pytest.mark.parametrize(
