@@ -110,6 +110,7 @@ VERDICTS: Final = {
     "row": "i",
     "energy": "f",
     "energy_per_atom": "f",
+    "above_hull": "f",
     "rmsd": "f",
     "verdict": "U",
     "note": "U",

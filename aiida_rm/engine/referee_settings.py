@@ -130,7 +130,7 @@ class PwSettings:
         choices=("none", "positions", "cell"),
     )
     first_relax: bool = knob(
-        True, "relax roughly first (k-points 0.3/angstrom or more); pays with a fine protocol"
+        True, "relax roughly first, with k-points 0.3/angstrom apart, or twice 'kpoints_distance'"
     )
     electronic_type: str = knob(
         "metal",

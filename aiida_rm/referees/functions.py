@@ -19,6 +19,7 @@ from aiida_rm.engine.frames import Frames
 from aiida_rm.engine.labels import JUDGED
 from aiida_rm.engine.scoring.displacement import moved_rmsd
 from aiida_rm.referees.base import CONVERGED, FAILED
+from aiida_rm.referees.hull import above_hull
 
 #: Name of the file of one structure, by format; a name decides the format (ASE).
 FILES = {
@@ -59,7 +60,11 @@ def structure_files(
 
 @calcfunction
 def gather_verdicts(
-    frames: FramesData, label: Str, told: Dict, **judged: FramesData
+    frames: FramesData,
+    label: Str,
+    told: Dict,
+    references: FramesData | None = None,
+    **judged: FramesData,
 ) -> dict[str, FramesData | Dict]:
     """The verdicts of all runs on one set of structures.
 
@@ -68,13 +73,15 @@ def gather_verdicts(
         label: what the names of the new labels begin with.
         told: what the work chain saw: ``rows`` of each run, by its key, and ``verdicts`` of the
             structures that no run judged, by row.
+        references: phases that the same referee has judged under the same label, for the hull.
         judged: the output `frames` of each run.
 
     Returns:
         ``frames``: row i is row i of the input, relaxed where the referee did, with the input's
         labels and ``LABEL_row``, ``LABEL_energy`` (eV), ``LABEL_energy_per_atom`` (eV),
-        ``LABEL_rmsd`` (angstrom), ``LABEL_verdict`` and ``LABEL_note``. Without an energy the
-        structure is as it was given and the numbers are NaN. ``results``: a summary.
+        ``LABEL_above_hull`` (eV per atom; NaN without references), ``LABEL_rmsd`` (angstrom),
+        ``LABEL_verdict`` and ``LABEL_note``. Without an energy the structure is as it was given
+        and the numbers are NaN. ``results``: a summary.
     """
     given, seen = frames.get_frames(), told.get_dict()
     size = len(given)
@@ -105,10 +112,16 @@ def gather_verdicts(
             if pbc.any():
                 cells[row] = new.cells[0]
     prefix = label.value
+    hull = np.full(size, np.nan)
+    if references is not None:
+        phases = references.get_frames()
+        hull, why = above_hull(given, energies, phases, _energies_of(phases, prefix))
+        notes = ["; ".join(filter(None, pair)) for pair in zip(notes, why, strict=True)]
     labels = {
         f"{prefix}_row": np.arange(size),
         f"{prefix}_energy": energies,
         f"{prefix}_energy_per_atom": energies / given.counts,
+        f"{prefix}_above_hull": hull,
         f"{prefix}_rmsd": rmsds,
         f"{prefix}_verdict": np.array(verdicts, dtype=str),
         f"{prefix}_note": np.array(notes, dtype=str),
@@ -116,7 +129,20 @@ def gather_verdicts(
     core = (given.numbers, positions, cells, given.pbc, given.ptr)
     whole = Frames(*core, {**given.structure, **labels}, given.atom)
     per_atom = labels[f"{prefix}_energy_per_atom"]
-    return {"frames": FramesData(whole), "results": Dict(_summary(verdicts, notes, per_atom))}
+    summary = _summary(verdicts, notes, per_atom, hull)
+    return {"frames": FramesData(whole), "results": Dict(summary)}
+
+
+def is_judged(frames: Frames, label: str) -> bool:
+    """Whether a set holds what a hull needs of its phases."""
+    return {f"{label}_energy_per_atom", f"{label}_verdict"} <= {*frames.structure}
+
+
+def _energies_of(frames: Frames, label: str) -> Any:
+    """Total energies of what converged; NaN elsewhere."""
+    energies = np.asarray(frames.structure[f"{label}_energy_per_atom"]) * frames.counts
+    good = np.asarray(frames.structure[f"{label}_verdict"]) == CONVERGED
+    return np.where(good, energies, np.nan)
 
 
 def check_judged(frames: Frames, n_rows: int) -> str | None:
@@ -134,14 +160,16 @@ def check_judged(frames: Frames, n_rows: int) -> str | None:
     return None
 
 
-def _summary(verdicts: list[str], notes: list[str], per_atom: Any) -> dict[str, Any]:
+def _summary(verdicts: list[str], notes: list[str], per_atom: Any, hull: Any) -> dict[str, Any]:
     good = [verdict == CONVERGED for verdict in verdicts]
     finite = per_atom[np.array(good) & np.isfinite(per_atom)]
+    placed = hull[np.array(good) & np.isfinite(hull)]
     return {
         "n_structures": len(verdicts),
         "converged": sum(good),
         "failed": len(verdicts) - sum(good),
         "lowest_energy_per_atom": float(finite.min()) if len(finite) else None,
+        "lowest_above_hull": float(placed.min()) if len(placed) else None,
         "reasons": _most(Counter(v for v in verdicts if v != CONVERGED)),
         "notes": _most(Counter(note for note in notes if note)),
     }

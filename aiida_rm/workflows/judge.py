@@ -13,13 +13,18 @@ from aiida.engine import ExitCode, ProcessSpec, ToContext, WorkChain, while_
 from aiida_rm.data.frames import FramesData
 from aiida_rm.engine.errors import EngineError
 from aiida_rm.referees.base import FAILED, Referee, RefereeError, RefereeJob, load_referee
-from aiida_rm.referees.functions import check_judged, gather_verdicts, row_key
+from aiida_rm.referees.functions import check_judged, gather_verdicts, is_judged, row_key
 from aiida_rm.workflows.common import CleaningMixin, call, exit_with, verdict
 from aiida_rm.workflows.protocols import check_names
 
 MAX_STRUCTURES = 10_000
 #: What the names of a referee's labels begin with.
 LABEL = re.compile(r"[A-Za-z][A-Za-z0-9_]*\Z")
+
+#: More phases are judged in a run of their own, whose output is given.
+MAX_REFERENCES = 100
+#: What the call links of their runs begin with.
+_REFERENCE = "reference_"
 
 
 class JudgeWorkChain(CleaningMixin, WorkChain):
@@ -36,6 +41,13 @@ class JudgeWorkChain(CleaningMixin, WorkChain):
             serializer=orm.to_aiida_type,
             validator=_check_referee,
             help="Name of the referee: an entry point of the group aiida_rm.referees.",
+        )
+        spec.input(
+            "references",
+            valid_type=FramesData,
+            required=False,
+            help="Phases to measure energies against. They are judged as well, but for a set that "
+            "carries `LABEL_energy_per_atom` and `LABEL_verdict`.",
         )
         spec.input("code", valid_type=orm.AbstractCode, help="The program that the referee runs.")
         spec.input(
@@ -82,8 +94,14 @@ class JudgeWorkChain(CleaningMixin, WorkChain):
             valid_type=FramesData,
             required=False,
             help="The structures, relaxed, row by row, with `LABEL_energy` (eV), "
-            "`LABEL_energy_per_atom` (eV), `LABEL_rmsd` (angstrom), `LABEL_verdict`, "
-            "`LABEL_note` and `LABEL_row`.",
+            "`LABEL_energy_per_atom` (eV), `LABEL_above_hull` (eV per atom), `LABEL_rmsd` "
+            "(angstrom), `LABEL_verdict`, `LABEL_note` and `LABEL_row`.",
+        )
+        spec.output(
+            "references",
+            valid_type=FramesData,
+            required=False,
+            help="The references, judged: give them again, and they are not judged again.",
         )
         spec.output("results", valid_type=orm.Dict, required=False, help="How many ended how.")
         spec.outline(
@@ -106,27 +124,38 @@ class JudgeWorkChain(CleaningMixin, WorkChain):
 
     def setup(self) -> ExitCode | None:
         """Ask the referee which runs there are to be."""
-        referee = _referee_of(self.inputs)
-        frames = self.inputs.frames.get_frames()
+        self.ctx.jobs, self.ctx.rows, self.ctx.judged, self.ctx.launched = {}, {}, {}, []
+        self.ctx.verdicts = {"frames": {}, "references": {}}
+        try:
+            self._prepare("frames")
+            if self._judges_references():
+                self._prepare("references")
+        except (EngineError, RefereeError) as error:
+            return exit_with(self, "ERROR_NOT_PREPARED", message=str(error))
+        self.ctx.waiting = sorted(self.ctx.jobs, key=lambda key: (_set_of(key) == "frames", key))
+        return None
+
+    def _prepare(self, name: str) -> None:
+        """Ask the referee which runs the structures of an input need."""
+        referee, node = _referee_of(self.inputs), self.inputs[name]
+        frames = node.get_frames()
         refused = referee.refuse(frames)
         rows = [row for row in range(len(frames)) if row not in refused]
-        try:
-            jobs = referee.jobs(self.inputs.frames, rows, self.inputs.code) if rows else []
-        except EngineError as error:
-            return exit_with(self, "ERROR_NOT_PREPARED", message=str(error))
-        except RefereeError as error:
-            return exit_with(self, "ERROR_NOT_PREPARED", message=str(error))
-        self.ctx.jobs = {_key(job): job.inputs for job in jobs}
-        self.ctx.rows = {_key(job): list(job.rows) for job in jobs}
-        self.ctx.verdicts = {str(row): text for row, text in refused.items()}
-        self.ctx.judged = {}
-        self.ctx.waiting = sorted(self.ctx.jobs)
-        self.ctx.launched = []
-        name = self.inputs.referee.value
+        jobs = referee.jobs(node, rows, self.inputs.code) if rows else []
+        prefix = _REFERENCE if name == "references" else ""
+        for job in jobs:
+            self.ctx.jobs[prefix + _key(job)] = job.inputs
+            self.ctx.rows[prefix + _key(job)] = list(job.rows)
+        self.ctx.verdicts[name] = {str(row): text for row, text in refused.items()}
         self.report(
-            f"{len(frames)} structures for '{name}' in {len(jobs)} jobs; {len(refused)} need none"
+            f"{len(frames)} {'references' if prefix else 'structures'} for "
+            f"'{self.inputs.referee.value}' in {len(jobs)} jobs; {len(refused)} need none"
         )
-        return None
+
+    def _judges_references(self) -> bool:
+        if "references" not in self.inputs:
+            return False
+        return not is_judged(self.inputs.references.get_frames(), _label_of(self.inputs))
 
     def should_run_jobs(self) -> bool:
         """Whether a job waits."""
@@ -168,10 +197,19 @@ class JudgeWorkChain(CleaningMixin, WorkChain):
                 self.report(f"{key} <{node.pk}> ended with {verdict(node)}; its verdict is kept")
 
     def gather(self) -> ExitCode | None:
-        """All verdicts in one set."""
-        told = orm.Dict({"rows": self.ctx.rows, "verdicts": self.ctx.verdicts})
-        label = self.inputs.get("label") or orm.Str(self.inputs.referee.value)
-        made, node = call(gather_verdicts, self.inputs.frames, label, told, **self.ctx.judged)
+        """All verdicts in one set; the references first, for the others are measured by them."""
+        label = self.inputs.get("label") or orm.Str(_label_of(self.inputs))
+        further = {}
+        if "references" in self.inputs:
+            references = self.inputs.references
+            if self._judges_references():
+                made, node = self._gather("references", label)
+                if not node.is_finished_ok:
+                    return exit_with(self, "ERROR_NOT_GATHERED", message=verdict(node))
+                references = made["frames"]
+            self.out("references", references)
+            further = {"references": references}
+        made, node = self._gather("frames", label, **further)
         if not node.is_finished_ok:
             return exit_with(self, "ERROR_NOT_GATHERED", message=verdict(node))
         self.out("frames", made["frames"])
@@ -187,14 +225,28 @@ class JudgeWorkChain(CleaningMixin, WorkChain):
             )
         return None
 
+    def _gather(self, name: str, label: orm.Str, **further: Any) -> Any:
+        rows = {key: rows for key, rows in self.ctx.rows.items() if _set_of(key) == name}
+        judged = {key: node for key, node in self.ctx.judged.items() if key in rows}
+        told = orm.Dict({"rows": rows, "verdicts": self.ctx.verdicts[name]})
+        return call(gather_verdicts, self.inputs[name], label, told, **further, **judged)
+
     def _fail(self, key: str, reason: str) -> None:
         self.report(f"{key}: {reason}")
         for row in self.ctx.rows[key]:
-            self.ctx.verdicts[str(row)] = f"{FAILED}{reason}"
+            self.ctx.verdicts[_set_of(key)][str(row)] = f"{FAILED}{reason}"
 
 
 def _referee_of(inputs: Mapping[str, Any]) -> Referee:
     return load_referee(inputs["referee"].value)(inputs["settings"].get_dict())
+
+
+def _label_of(inputs: Mapping[str, Any]) -> str:
+    return str(inputs["label" if "label" in inputs else "referee"].value)
+
+
+def _set_of(key: str) -> str:
+    return "references" if key.startswith(_REFERENCE) else "frames"
 
 
 def _key(job: RefereeJob) -> str:
@@ -244,11 +296,26 @@ def _check_together(inputs: Mapping[str, Any], _: Any) -> str | None:
         referee = _referee_of(inputs)
         referee.check_code(inputs["code"])
         referee.check(frames.get_frames())
+        if problem := _check_references(referee, inputs):
+            return f"`references`: {problem}"
     except EngineError as error:
         return f"`settings` of '{name}': {error}"
     except RefereeError as error:
         return f"'{name}': {error}"
     return _check_options(referee, inputs["options"].get_dict())
+
+
+def _check_references(referee: Referee, inputs: Mapping[str, Any]) -> str | None:
+    references = inputs.get("references")
+    if references is None or is_judged(references.get_frames(), _label_of(inputs)):
+        return None
+    if len(references) > MAX_REFERENCES:
+        return (
+            f"{len(references)} structures, more than {MAX_REFERENCES}; give them to rm.judge as "
+            "`frames` first, and then its output `frames` as `references`"
+        )
+    referee.check(references.get_frames())
+    return None
 
 
 def _check_options(referee: Referee, given: Mapping[str, Any]) -> str | None:

@@ -18,8 +18,8 @@ from aiida_rm.referees.base import CONVERGED, FAILED
 from aiida_rm.referees.pw_verdicts import last_usable, runs_of, why_it_failed
 from aiida_rm.workflows.common import call, exit_with, verdict
 
-#: Of the rough first relaxation, in 1/angstrom; aiida-quantumespresso's own.
-ROUGH_KPOINTS = 0.3
+#: K-points of the rough first relaxation are so much farther apart, as in the protocol balanced.
+ROUGH = 2.0
 
 
 class PwJudgeWorkChain(WorkChain):
@@ -152,7 +152,7 @@ def overrides(settings: PwSettings) -> dict[str, Any]:
     fine = {**base, "kpoints_distance": distance} if distance else base
     if settings.relax == "none":
         return fine
-    rough = {**base, "kpoints_distance": max(distance, ROUGH_KPOINTS)}
+    rough = {**base, "kpoints_distance": ROUGH * distance} if distance else base
     return {"base_relax": fine, "base_init_relax": rough}
 
 

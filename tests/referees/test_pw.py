@@ -100,13 +100,20 @@ def test_diamond_relaxes_and_what_is_crushed_gets_no_job(
 
 def test_a_crash_of_pw_leaves_the_other_alone(pw_code: Any, family: Any, judge: Any) -> None:
     settings = {**CHEAP, **BOTH, "relax": "none", "min_distance": 0}
-    given = crystals(crushed(0.0), bulk("C", "diamond", a=3.567))
-    found, frames, node = judge(frames=given, referee="pw", code=pw_code, settings=settings)
+    given = crystals(crushed(0.0), bulk("C", "diamond", a=3.65))
+    found, frames, node = judge(
+        frames=given,
+        references=crystals(bulk("C", "diamond", a=3.567)),
+        referee="pw",
+        code=pw_code,
+        settings=settings,
+    )
     assert node.is_finished_ok
     assert found["verdict"][0].startswith("failed: pw.x stopped with '")
     assert "; mend the settings, or discard it" in found["verdict"][0]
     assert found["verdict"][1] == "converged"
     assert found["rmsd"][1] == 0
+    assert 0 < found["above_hull"][1] < 0.3
     np.testing.assert_array_equal(frames.positions, given.get_frames().positions)
 
 
