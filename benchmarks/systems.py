@@ -109,16 +109,7 @@ def diamond() -> System:
         return random_starts(range(count), settings, notes)[0]
 
     def judge(frames: Frames) -> Verdicts:
-        converged = frames.structure["status"] == 0
-        low, high = [], []
-        for index in range(len(frames)):
-            numbers = measure(
-                frames, index, bond_length=1.85, rdf_max=6.0, rdf_bins=10
-            ).coordination
-            low.append(numbers.min(initial=99))
-            high.append(numbers.max(initial=0))
-        fourfold = converged & (np.array(low) == 4) & (np.array(high) == 4)
-        sensible = converged & (np.array(low) >= 3) & (np.array(high) <= 4)
+        sensible, fourfold = good_carbons(frames)
         return {"good": float(sensible.mean()), "fourfold": float(fourfold.mean())}
 
     return System(
@@ -130,6 +121,19 @@ def diamond() -> System:
         (Stage(max_steps=500),),
         judge,
     )
+
+
+def good_carbons(frames: Frames) -> tuple[np.ndarray, np.ndarray]:
+    """(S,), (S,) bool: converged and three- or fourfold, or fourfold alone."""
+    converged = frames.structure["status"] == 0
+    low, high = [], []
+    for index in range(len(frames)):
+        numbers = measure(frames, index, bond_length=1.85, rdf_max=6.0, rdf_bins=10).coordination
+        low.append(numbers.min(initial=99))
+        high.append(numbers.max(initial=0))
+    fourfold = converged & (np.array(low) == 4) & (np.array(high) == 4)
+    sensible = converged & (np.array(low) >= 3) & (np.array(high) <= 4)
+    return sensible, fourfold
 
 
 def qm7b() -> System:

@@ -21,6 +21,7 @@ WITH_DATA = ["csp", "dataset_reading", "qm7b", "starts"]
 @pytest.mark.parametrize(
     "name",
     [
+        "committee",
         "compilation",
         "diamond",
         "generation_scaling",
