@@ -236,6 +236,7 @@ class LoopWorkChain(CommitteeMixin, CleaningMixin, ProtocolMixin, WorkChain):
         self.ctx.committee = dict(self.inputs.get("committee") or {})
         self.ctx.accepted = {}
         self.ctx.table = {}
+        self.ctx.references = {}
 
     def should_run_round(self) -> bool:
         """Whether a round is left, and nothing says that it is enough."""
@@ -314,13 +315,22 @@ class LoopWorkChain(CommitteeMixin, CleaningMixin, ProtocolMixin, WorkChain):
         inputs.score.references = self.ctx.dataset
         if "known" in self.inputs:
             inputs.score.known = self.inputs.known
+        if inputs.get("referees"):
+            inputs.referees = {
+                name: {**parts, **self.ctx.references.get(name, {})}
+                for name, parts in inputs.referees.items()
+            }
         return self._launch("validate", ValidateWorkChain, inputs, None)
 
     def inspect_validate(self) -> ExitCode | None:
         """Keep the verdicts."""
+        outputs = self.ctx.validate.outputs
         for name in ("scored", "judged"):
-            if name in self.ctx.validate.outputs:
-                self.out(f"{name}.{self._key}", self.ctx.validate.outputs[name])
+            if name in outputs:
+                self.out(f"{name}.{self._key}", outputs[name])
+        references = outputs.references if "references" in outputs else {}
+        for name, judged in references.items():
+            self.ctx.references[name] = {"references": judged}  # once is enough
         return self._inspect("validate", "scored", tolerated=NOTHING_ACCEPTED)
 
     def end_round(self) -> ExitCode | None:

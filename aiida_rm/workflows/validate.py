@@ -89,6 +89,13 @@ class ValidateWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
         spec.output_namespace(
             "referees", dynamic=True, valid_type=orm.Dict, help="What rm.judge says, by referee."
         )
+        spec.output_namespace(
+            "references",
+            dynamic=True,
+            valid_type=FramesData,
+            help="References of the referees that have any, judged, by referee: give them again, "
+            "and they are not judged again.",
+        )
         spec.output(
             "adopted_results",
             valid_type=orm.Dict,
@@ -158,7 +165,6 @@ class ValidateWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
 
     def run_score(self) -> Any:
         """Submit the scoring."""
-        self.ctx.references = {}
         return self._score("score", self.inputs.score.frames)
 
     def inspect_score(self) -> ExitCode | None:
@@ -212,6 +218,8 @@ class ValidateWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
                 continue
             judged[name] = node.outputs.frames
             self.out(f"referees.{name}", node.outputs.results)
+            if "references" in node.outputs:
+                self.out(f"references.{name}", node.outputs.references)
         adopt = self.inputs.adopt.value if "adopt" in self.inputs else ""
         told = orm.Dict({"adopt": adopt, "failed": self.ctx.failed})
         joined, made = call(join_verdicts, self.ctx.candidates, told, **judged)
