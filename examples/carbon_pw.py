@@ -38,6 +38,7 @@ def main() -> int:
     parser.add_argument("--above", type=float, default=0.5, help="eV per atom above diamond")
     parser.add_argument("--protocol", default="fast", help="of aiida-quantumespresso")
     parser.add_argument("--seed", type=int, default=0, help="of all random numbers")
+    parser.add_argument("--walltime", type=int, default=3600, help="of one run of pw.x, in s")
     parser.add_argument("--jobs", type=int, default=2, help="runs of pw.x at a time")
     parser.add_argument("--go-on", type=int, metavar="PK", help="of a loop that ended too early")
     given = parser.parse_args()
@@ -85,7 +86,10 @@ def carbon_builder(engine: Any, given: argparse.Namespace) -> Any:
             "pseudo_family": pseudo_family(given.upf, given.ecutwfc, given.ecutrho),
             "first_relax": False,
         },
-        "options": {"max_wallclock_seconds": 3600, "prepend_text": "export OMP_NUM_THREADS=1"},
+        "options": {
+            "max_wallclock_seconds": given.walltime,
+            "prepend_text": "export OMP_NUM_THREADS=1",
+        },
         "references": builder.dataset,
         "max_concurrent": given.jobs,
     }
@@ -139,11 +143,14 @@ def show(outputs: Any) -> None:
     if "rounds" not in outputs:
         return
     told = outputs["rounds"].get_dict()
-    names = [name for name in told["columns"] if not name.startswith("seconds")]
+    rows = told["rounds"]
+    hidden = ("seconds", "force", "converged", "valid", "lowest_energy")
+    names = [name for name in told["columns"] if not name.startswith(hidden)]
+    names = [name for name in names if any(row[name] is not None for row in rows)]
     table = Table(title="Rounds", title_justify="left")
     for name in names:
         table.add_column(name.replace("_", " "), justify="right")
-    for row in told["rounds"]:
+    for row in rows:
         table.add_row(*(text(row[name]) for name in names))
     console.print(table)
     for key, node in sorted(outputs.get("judged", {}).items()):
