@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 from aiida import orm
 from aiida.engine import run_get_node
@@ -17,6 +18,7 @@ from aiida_rm.data.frames import FramesData
 from aiida_rm.engine.frames import Frames
 from aiida_rm.workflows.continuing import rest_of
 from aiida_rm.workflows.loop import LoopWorkChain
+from aiida_rm.workflows.referees import with_referees
 from tests.workflows.conftest import TINY
 
 
@@ -205,3 +207,42 @@ def test_a_loop_ends_when_it_is_asked_to(
     orm.load_node(loop.node.pk).base.extras.set("stop", asked)
     assert not loop.should_run_round()
     assert loop.ctx.why == "asked to stop" + (": the queue closes" if asked is not True else "")
+
+
+def test_a_referee_in_every_round(engine_code: Any, diamond_frames: Frames) -> None:
+    diamond = to_structure(diamond_frames, 0).store()
+    dataset = frames_from_structures(diamond=diamond)
+    builder = build(engine_code, dataset, dataset, rounds=2)
+    emt = {"calculator": "ase.calculators.emt:EMT", "cell": "hydrostatic", "fmax": 0.5}
+    referee = {"referee": "ase", "code": engine_code, "settings": emt, "references": dataset}
+    judged = with_referees({"rules": builder.validate.rules.get_dict()}, {"emt": referee})
+    builder.validate.rules = judged["rules"]
+    builder.validate.referees = judged["referees"]
+    builder.validate.adopt = "emt"
+    builder.validate.max_judged = 3
+    results, node = run_get_node(builder)
+    assert node.is_finished_ok, node.exit_message
+
+    # the references are judged once
+    judges = [one for one in node.called_descendants if one.process_label == "JudgeWorkChain"]
+    judges.sort(key=lambda one: one.pk)
+    assert [len(jobs_of(one)) for one in judges] == [2, 1]
+    assert judges[1].inputs.references.uuid == judges[0].outputs.references.uuid
+
+    for key, frames in results["judged"].items():
+        labels = frames.get_frames().structure
+        assert 1 <= len(frames) <= 3
+        good = labels["emt_verdict"] == "converged"
+        assert np.isfinite(labels["emt_above_hull"][good]).all()
+        scored = results["scored"][key].get_frames()
+        assert (labels["energy"] == scored.structure["energy"][labels["scored_row"]]).all()
+    row = results["rounds"]["rounds"][0]
+    assert row["judged"] >= row["emt_converged"] >= row["accepted"] >= 1
+    assert np.isfinite(row["emt_lowest_above_hull"])
+
+    # from an accepted structure back: the referee's run, the potential, the diamond
+    structure = extract_structure(results["accepted"], orm.Int(0))
+    walk = ancestors(structure)
+    run = next(job for job in jobs_of(judges[0]) if job.process_label == "RelaxCalculation")
+    potential = next(job for job in jobs_of(node) if job.process_label == "TrainCalculation")
+    assert {diamond.uuid, run.uuid, potential.outputs.potential.uuid} <= walk
