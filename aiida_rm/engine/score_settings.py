@@ -89,6 +89,12 @@ class ScoreSettings:
     coverage_composition: float = knob(
         10.0, "near: fingerprints of compositions; MP-20 10, Perov-5 and Carbon-24 4", low=0
     )
+    nearest: int = knob(
+        100,
+        "uniqueness and novelty of crystals: matched with so many of one composition and size, the "
+        "nearest in fingerprint; 0: with all (match to known structures always is)",
+        low=0,
+    )
     processes: int = knob(0, "processes that share the work; 0: one a core", low=0, high=1024)
 
     def check(self) -> None:

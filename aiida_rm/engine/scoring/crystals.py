@@ -46,7 +46,7 @@ def spacegroup(frames: Frames, index: int, symprec: float) -> int:
 
 
 def reduced_crystal(frames: Frames, index: int) -> Any:
-    """The primitive, Niggli-reduced ``Structure`` that the matcher compares.
+    """The Niggli-reduced, primitive ``Structure`` that the matcher compares.
 
     Directions that are not periodic get a lattice vector with 15 A of vacuum, so that layers and
     chains can be compared as crystals. Where pymatgen cannot reduce a cell, it stays as it is.
@@ -56,10 +56,10 @@ def reduced_crystal(frames: Frames, index: int) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            # The same two steps that StructureMatcher takes with primitive_cell=True.
-            return structure.get_primitive_structure().get_reduced_structure(
-                reduction_algo="niggli"
-            )
+            # The same two steps that StructureMatcher takes, in its order: pairs at the edge of
+            # the tolerances depend on the choice of cell.
+            niggli = structure.get_reduced_structure(reduction_algo="niggli")
+            return niggli.get_primitive_structure()
     except Exception:  # noqa: BLE001 - pymatgen fails in many ways on odd cells
         return structure
 

@@ -64,12 +64,17 @@ def find_repeats(energies: Array, fingerprints: Array) -> Array:
         (N,) places.
     """
     sizes = np.linalg.norm(fingerprints, axis=1)
-    order = np.argsort(energies, kind="stable")
-    sorted_energies = energies[order]
-    first = np.searchsorted(sorted_energies, energies - _ENERGY)
-    last = np.searchsorted(sorted_energies, energies + _ENERGY, side="right")
+    keys, width = energies, np.full(len(energies), _ENERGY)
+    finite = np.isfinite(energies)
+    if finite.any() and np.ptp(energies[finite]) <= _ENERGY:
+        # Energies do not tell them apart: fingerprints as near as that are as large, too.
+        keys, width = np.where(finite, sizes, np.nan), _SHARE * sizes
+    order = np.argsort(keys, kind="stable")
+    sorted_keys = keys[order]
+    first = np.searchsorted(sorted_keys, keys - width)
+    last = np.searchsorted(sorted_keys, keys + width, side="right")
     owners = np.arange(len(energies))
-    for place in np.flatnonzero(np.isfinite(energies)):
+    for place in np.flatnonzero(finite):
         rivals = order[first[place] : last[place]]
         rivals = rivals[(rivals < place) & (owners[rivals] == rivals)]
         gaps = np.linalg.norm(fingerprints[rivals] - fingerprints[place], axis=1)

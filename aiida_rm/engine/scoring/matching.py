@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aiida_rm.engine.frames import Frames
 from aiida_rm.engine.scoring.crystals import (
@@ -16,12 +17,19 @@ from aiida_rm.engine.scoring.crystals import (
     reduced_crystal,
     same_crystal,
 )
+from aiida_rm.engine.scoring.fingerprint import FINGERPRINT_SIZE, REACH, fingerprint
+from aiida_rm.engine.scoring.geometry import neighbor_pairs
 from aiida_rm.engine.scoring.molecules import (
     distance_fingerprint,
     molecule_rmsd,
     same_molecule,
 )
 from aiida_rm.engine.settings import ScoreSettings
+
+Array = NDArray[Any]
+
+#: Volume per atom at which crystals are compared by their looks, in cubic angstrom.
+_VOLUME = 15.0
 
 
 @dataclass(frozen=True)
@@ -35,12 +43,14 @@ class Candidate:
             itself returns False at once.
         body: a reduced pymatgen ``Structure``, or the distances of a molecule.
         smiles: of a molecule, where its bonds were perceived.
+        look: of a crystal, the fingerprint at one and the same volume per atom.
     """
 
     index: int
     group: str
     body: Any
     smiles: str = ""
+    look: Array | None = None
 
     @property
     def is_molecule(self) -> bool:
@@ -56,7 +66,41 @@ def prepare(frames: Frames, index: int, smiles: str = "") -> Candidate:
         return Candidate(index, f"molecule {frames.formula(index)}", body, smiles)
     crystal = reduced_crystal(frames, index)
     group = f"crystal {crystal.composition.reduced_formula} {len(crystal)}"
-    return Candidate(index, group, crystal)
+    return Candidate(index, group, crystal, look=_look(crystal))
+
+
+def _look(crystal: Any) -> Array:
+    """(FINGERPRINT_SIZE,) of a crystal scaled as the matcher does: to one volume per atom."""
+    scale = (_VOLUME * len(crystal) / crystal.volume) ** (1 / 3)
+    positions, cell = crystal.cart_coords * scale, crystal.lattice.matrix * scale
+    pairs = neighbor_pairs(positions, cell, np.ones(3, bool), REACH)
+    if pairs is None:
+        return np.zeros(FINGERPRINT_SIZE, np.float32)
+    numbers = np.array(crystal.atomic_numbers)
+    return fingerprint(numbers, pairs.centers, pairs.neighbors, pairs.distances)
+
+
+class Rivals:
+    """Candidates of one group, of which another one is compared with the nearest.
+
+    Equal structures look alike: their fingerprints are among the nearest, so that in large groups
+    few need to be matched (docs/validation.md has what that misses).
+    """
+
+    def __init__(self, others: Sequence[Candidate], settings: ScoreSettings) -> None:
+        self._others = others
+        self._looks: Array | None = None
+        self._count = settings.nearest
+        if self._count and len(others) > self._count and others[0].look is not None:
+            self._looks = np.stack([np.asarray(other.look) for other in others])
+            self._squares = np.sum(self._looks**2, axis=1)
+
+    def of(self, candidate: Candidate) -> Sequence[Candidate]:
+        """Those to compare with: the nearest first, or all in their order where they are few."""
+        if self._looks is None:
+            return self._others
+        gaps = self._squares - 2 * (self._looks @ candidate.look)
+        return [self._others[place] for place in np.argsort(gaps, kind="stable")[: self._count]]
 
 
 def grouped(candidates: Iterable[Candidate]) -> dict[str, list[Candidate]]:
@@ -138,13 +182,6 @@ def find_duplicates(candidates: Sequence[Candidate], settings: ScoreSettings) ->
 def first_match(candidate: Candidate, others: Sequence[Candidate], judge: Judge) -> int:
     """Index of the first of ``others`` that it equals; -1 for none."""
     return next((other.index for other in others if judge.same(other, candidate)), -1)
-
-
-def is_novel(
-    candidate: Candidate, references: Mapping[str, Sequence[Candidate]], judge: Judge
-) -> bool:
-    """Whether it equals none of the references (given by group)."""
-    return not any(judge.same(other, candidate) for other in references.get(candidate.group, ()))
 
 
 def recognise(

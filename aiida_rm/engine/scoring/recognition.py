@@ -12,7 +12,14 @@ from numpy.typing import NDArray
 
 from aiida_rm.engine.frames import Frames
 from aiida_rm.engine.scoring.composition import compositions_of
-from aiida_rm.engine.scoring.matching import Candidate, Judge, is_novel, recognise, tolerances
+from aiida_rm.engine.scoring.matching import (
+    Candidate,
+    Judge,
+    Rivals,
+    first_match,
+    recognise,
+    tolerances,
+)
 from aiida_rm.engine.scoring.null import beside_null
 from aiida_rm.engine.scoring.pool import Runner, chunks, sizes_of
 from aiida_rm.engine.scoring.solids import is_crystal
@@ -27,8 +34,9 @@ KINDS: Final = {"": False, "_loose": True}
 #: Compositions in the summary, the most frequent ones.
 _MAX_COMPOSITIONS = 100
 
+#: Candidates, for each the references to compare it with, known structures by group.
 _Work = tuple[
-    Sequence[Candidate], dict[str, list[Candidate]], dict[str, list[Candidate]], ScoreSettings
+    Sequence[Candidate], list[Sequence[Candidate]], dict[str, list[Candidate]], ScoreSettings
 ]
 
 
@@ -61,7 +69,17 @@ def compare_all(
     """
     references, known, names = others
     parts = chunks(candidates)
-    work = [(part, _near(references, part), _near(known, part), settings) for part in parts]
+    rivals = {group: Rivals(others, settings) for group, others in references.items()}
+    nobody = Rivals([], settings)
+    work = [
+        (
+            part,
+            [rivals.get(item.group, nobody).of(item) for item in part],
+            _near(known, part),
+            settings,
+        )
+        for part in parts
+    ]
     done = runner.run(stage, _compare_chunk, work, sizes_of(parts))
     novel = np.zeros(total, bool)
     matches: dict[str, Matches] = {kind: {} for kind in KINDS}
@@ -90,15 +108,15 @@ def _near(
 
 
 def _compare_chunk(work: _Work) -> list[tuple[int, bool, dict[str, list[tuple[int, float]]]]]:
-    candidates, references, known, settings = work
+    candidates, rivals, known, settings = work
     judges = {kind: Judge(settings, loose=loose) for kind, loose in KINDS.items()}
     return [
         (
             item.index,
-            is_novel(item, references, judges[""]),
+            first_match(item, others, judges[""]) < 0,
             {kind: recognise(item, known, judge) for kind, judge in judges.items()},
         )
-        for item in candidates
+        for item, others in zip(candidates, rivals, strict=True)
     ]
 
 

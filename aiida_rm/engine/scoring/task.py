@@ -51,9 +51,9 @@ def score(
     No structure stops the batch: one with NaN positions or a flat cell gets ``valid`` False.
     Molecules are equal when their canonical SMILES are, so conformers and mirror images are one;
     without bonds (see 'chemistry'), when their distances are.
-    Whatever the number of processes, the result is the same. The time of finding duplicates grows
-    with the square of the number of *different* structures of one composition and size of the
-    reduced cell (a few ms a pair); everything else grows with the number of structures.
+    Whatever the number of processes, the result is the same. The time grows with the number of
+    structures: each is matched with at most 'nearest' others of its composition and size, a few ms
+    a pair.
 
     Args:
         frames: the set; its labels ``status`` (0: converged), ``energy_per_atom`` or ``energy``

@@ -14,6 +14,7 @@ from aiida_rm.engine.scoring.fingerprint import find_repeats
 from aiida_rm.engine.scoring.matching import (
     Candidate,
     Judge,
+    Rivals,
     find_duplicates,
     first_match,
     grouped,
@@ -99,15 +100,16 @@ def _in_waves(
 ) -> dict[int, int]:
     """What :func:`find_duplicates` says of a large group, shared among the processes.
 
-    Each wave is compared with the representatives of the earlier ones, all at once; what equals
-    none of them is then compared among itself.
+    Each wave is compared with the representatives of the earlier ones, all at once (with the
+    nearest, where they are many); what equals none of them is then compared among itself.
     """
     finished, total = progress
     owners: dict[int, int] = {}
     representatives: list[Candidate] = []
     for wave in chunks(group):
         pieces = [wave[first : first + _PIECE] for first in range(0, len(wave), _PIECE)]
-        work = [(piece, representatives, settings) for piece in pieces]
+        rivals = Rivals(representatives, settings)
+        work = [([(item, rivals.of(item)) for item in piece], settings) for piece in pieces]
         found = runner.run(
             "unique", _first_chunk, work, sizes_of(pieces), before=finished, total=total
         )
@@ -121,11 +123,11 @@ def _in_waves(
 
 
 def _first_chunk(
-    work: tuple[Sequence[Candidate], Sequence[Candidate], ScoreSettings],
+    work: tuple[list[tuple[Candidate, Sequence[Candidate]]], ScoreSettings],
 ) -> list[int]:
-    candidates, others, settings = work
+    pairs, settings = work
     judge = Judge(settings)
-    return [first_match(item, others, judge) for item in candidates]
+    return [first_match(item, others, judge) for item, others in pairs]
 
 
 def _duplicates_chunk(work: tuple[list[Candidate], ScoreSettings]) -> dict[int, int]:

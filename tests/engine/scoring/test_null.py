@@ -13,7 +13,8 @@ from aiida_rm.engine.converters import from_ase
 from aiida_rm.engine.scoring.null import any_of_k, beside_null
 from aiida_rm.engine.scoring.task import score
 from aiida_rm.engine.settings import ScoreSettings
-from tests.engine.scoring.test_solids import rock_salt
+from tests.engine.scoring.test_recognition import suite
+from tests.engine.scoring.test_solids import materials, rock_salt
 
 ONE = ScoreSettings(processes=1, smact="off")
 
@@ -89,3 +90,33 @@ def test_in_the_summary() -> None:
     assert "beside_null" not in plain["match"]
     assert "null" not in plain["by_composition"]["NaCl"]
     assert "recognition" not in score(frames, ONE, null=null)[1]["crystals"]
+
+
+@pytest.mark.slow
+def test_chance_on_the_suite() -> None:
+    """Twenty unrelaxed random starts each find about three of the fifteen, and hardly any tight."""
+    from aiida_rm.engine.frames import concatenate
+    from aiida_rm.engine.search import random_starts
+    from aiida_rm.engine.settings import GenerateSettings, parse_settings
+    from aiida_rm.engine.training.statistics import describe_training_set
+
+    known = suite()
+    notes = describe_training_set(materials(1))
+    parts = []
+    for number, formula in enumerate(known.formulas()):
+        knobs = {"formulas": [formula], "n_structures": 20, "seed": number, "min_distance": 1.0}
+        settings = parse_settings(GenerateSettings, knobs)
+        parts.append(random_starts(range(20), settings, notes)[0])
+    starts = concatenate(parts)
+    summary = score(starts, ScoreSettings(smact="off"), known=known, null=starts)[1]
+    found = summary["crystals"]["recognition"]
+    assert (found["samples"], found["compositions"]) == (300, 15)
+    assert 1 <= round(15 * found["match_loose"]["any_of_k"]) <= 6
+    assert round(15 * found["match"]["any_of_k"]) <= 2
+    # The null of itself.
+    for kind in ("match", "match_loose"):
+        both = found[kind]["beside_null"]
+        assert both["k"] == 20
+        assert both["samples"] == both["null"]
+        assert both["samples"]["per_sample"] == pytest.approx(found[kind]["per_sample"])
+        assert both["samples"]["any_of_k"] == pytest.approx(found[kind]["any_of_k"])
