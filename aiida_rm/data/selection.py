@@ -58,7 +58,7 @@ def select_indices(frames: Frames, rules: Mapping[str, Any]) -> NDArray[np.int64
         RuleError: a name is unknown, or a value does not fit the label.
     """
     check_rules(rules)
-    check_names(rules, kinds_of(frames))
+    check_names(rules, label_kinds(frames))
     mask = np.ones(len(frames), bool)
     for name, value in rules.items():
         if name not in _ORDER:
@@ -93,7 +93,7 @@ def check_rules(rules: Mapping[str, Any]) -> None:
             raise RuleError(f"'{name}' must be true, false, a number, text or a list: {value!r}")
 
 
-def kinds_of(frames: Frames) -> dict[str, str]:
+def label_kinds(frames: Frames) -> dict[str, str]:
     """The labels with one value a structure and the kind of that value, as numpy has it."""
     labels = frames.structure.items()
     return {name: values.dtype.kind for name, values in labels if values.ndim == 1}
@@ -104,7 +104,7 @@ def check_names(rules: Mapping[str, Any], labels: Mapping[str, str]) -> None:
 
     Args:
         rules: see the head of this module.
-        labels: what :func:`kinds_of` says of the structures, or will say.
+        labels: what :func:`label_kinds` says of the structures, or will say.
 
     Raises:
         RuleError: a name is unknown, or a value does not fit the label.

@@ -164,7 +164,7 @@ class LoopWorkChain(CommitteeMixin, CleaningMixin, ProtocolMixin, WorkChain):
         inner = {
             "train": TrainWorkChain.get_protocol_inputs(protocol, kinds=kinds),
             "generate": GenerateWorkChain.get_protocol_inputs(protocol, kinds=kinds),
-            "validate": ValidateWorkChain.get_protocol_inputs(protocol),
+            "validate": ValidateWorkChain.get_protocol_inputs(protocol, kinds=kinds),
         }
         for inputs in inner.values():
             inputs.pop("clean_workdir", None)  # the loop cleans for all

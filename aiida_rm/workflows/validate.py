@@ -12,14 +12,14 @@ from aiida.engine import ExitCode, ProcessBuilder, ProcessSpec, ToContext, WorkC
 from aiida_rm.calculations.functions import ERROR_EMPTY_SELECTION, select_frames
 from aiida_rm.calculations.score import ScoreCalculation
 from aiida_rm.data.frames import FramesData
-from aiida_rm.data.selection import RuleError, check_names, check_rules, kinds_of
+from aiida_rm.data.selection import RuleError, check_names, check_rules, label_kinds
 from aiida_rm.engine.errors import EngineError
 from aiida_rm.engine.labels import PERCEPTION, POSEBUSTERS, SCORED, SMACT
 from aiida_rm.engine.settings import ScoreSettings
 from aiida_rm.workflows.candidates import choose_candidates, join_verdicts
 from aiida_rm.workflows.common import CleaningMixin, call, exit_with, verdict
 from aiida_rm.workflows.judge import MAX_STRUCTURES, JudgeWorkChain
-from aiida_rm.workflows.protocols import ProtocolMixin, merge
+from aiida_rm.workflows.protocols import ProtocolMixin, kinds_of, merge, need
 from aiida_rm.workflows.referees import (
     judge_inputs,
     referee_labels,
@@ -159,8 +159,10 @@ class ValidateWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
                 another rule on it.
             computer: where a code runs that belongs to no computer.
         """
+        need(frames, FramesData, "frames")
         nodes = {"frames": frames, "references": references, "known": known, "null": null}
-        inputs = with_referees(cls.get_protocol_inputs(protocol, overrides), referees)
+        inputs = cls.get_protocol_inputs(protocol, overrides, kinds=kinds_of(frames))
+        inputs = with_referees(inputs, referees)
         return cls._build(code, merge(inputs, {"score": nodes}), options, computer)
 
     def run_score(self) -> Any:
@@ -344,7 +346,7 @@ def _check_together(inputs: Mapping[str, Any], _: Any) -> str | None:
     if not isinstance(frames, FramesData) or inputs.get("rules") is None:
         return None  # the ports say so
     try:
-        return referees_and_rules_problem(inputs, frames, kinds_of(frames.get_frames()))
+        return referees_and_rules_problem(inputs, frames, label_kinds(frames.get_frames()))
     except EngineError as error:
         return f"`score`: {error}"
 

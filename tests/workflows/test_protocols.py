@@ -188,6 +188,8 @@ def test_molecules_make_molecules(
 ) -> None:
     loop = LoopWorkChain.get_builder_from_protocol(code, FramesData(molecule_frames))
     assert loop.generate.generate.settings["periodic"] is False
+    assert loop.validate.rules["sound"] is True
+    assert refused(LoopWorkChain, loop) == ""
     header = {**POTENTIAL_HEADER, "elemental_volumes": {}}
     potential = PotentialData(write_safetensors(tmp_path / "molecular.safetensors", header))
     generate = GenerateWorkChain.get_builder_from_protocol(code, potential)
@@ -430,6 +432,7 @@ def test_rules_for_molecules_need_chemistry(
         FramesData(molecule_frames),
         overrides={"score": {"settings": {"chemistry": chemistry}}},
     )
+    assert validate.rules["sound"] is True
     validate.rules = orm.Dict(rules)
     found = refused(ValidateWorkChain, validate)
     assert says in found
