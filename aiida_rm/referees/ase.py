@@ -25,8 +25,9 @@ class AseReferee(Referee):
     def options(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """As of any referee; libraries other than torch hear of the threads by the environment."""
         threads = str(self.settings.threads)
-        own = {"environment_variables": {"OMP_NUM_THREADS": threads}} if threads != "0" else {}
-        return super().options({**own, **given})
+        name = "environment_variables"
+        own = {"OMP_NUM_THREADS": threads} if threads != "0" else {}
+        return super().options({**given, name: {**own, **given.get(name, {})}})
 
     def check(self, frames: Frames) -> None:
         """Refuse slabs whose cell should move."""

@@ -73,7 +73,11 @@ class Referee(ABC):
 
     def options(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """`metadata.options` of the jobs: what the user says wins over what the referee needs."""
-        return {"resources": RESOURCES, **self.OPTIONS, **given}
+        options = {"resources": RESOURCES, **self.OPTIONS, **given}
+        name = "environment_variables"
+        if name in options:  # one of the user's own leaves the others
+            options[name] = {**self.OPTIONS.get(name, {}), **options[name]}
+        return options
 
     def ports(self) -> PortNamespace:
         """What `metadata.options` may hold."""

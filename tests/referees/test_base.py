@@ -15,6 +15,8 @@ from aiida_rm.engine.knobs import knob
 from aiida_rm.referees import base
 from aiida_rm.referees.functions import check_judged
 
+EMT = {"calculator": "ase.calculators.emt:EMT"}
+
 
 @dataclass(frozen=True)
 class MineSettings:
@@ -81,3 +83,15 @@ def test_what_a_run_must_bring(molecule_frames: Frames) -> None:
     assert "lack the labels row" in str(check_judged(molecule_frames, 2))
     assert "row does not count" in str(check_judged(good, 1))
     assert "row does not count" in str(check_judged(good.with_labels(structure={"row": [1, 1]}), 2))
+
+
+@pytest.mark.parametrize(("name", "settings"), [("xtb", {}), ("ase", EMT), ("pw", {})])
+def test_a_variable_of_the_users_own_leaves_the_number_of_threads(
+    name: str, settings: dict[str, Any]
+) -> None:
+    referee = base.load_referee(name)(settings)
+    given = {"environment_variables": {"MINE": "1"}}
+    found = referee.options(given)["environment_variables"]
+    assert found == {"OMP_NUM_THREADS": "1", "MINE": "1"}
+    given["environment_variables"]["OMP_NUM_THREADS"] = "4"
+    assert referee.options(given)["environment_variables"]["OMP_NUM_THREADS"] == "4"

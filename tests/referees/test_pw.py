@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -201,6 +202,12 @@ def test_a_code_of_another_program_is_refused(make_code: Any, family: Any) -> No
             code=code,
             settings=CHEAP,
         )
+
+
+def test_without_aiida_quantumespresso(make_code: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "aiida_quantumespresso.workflows.pw.base", None)
+    with pytest.raises(ValueError, match=r"is not installed; `pip install 'aiida-rm\[qe\]'` where"):
+        refused(make_code, crystals(bulk("C", "diamond", a=3.567)), {})
 
 
 def refused(make_code: Any, frames: FramesData, settings: dict[str, Any]) -> None:

