@@ -37,6 +37,7 @@ def main() -> int:
     parser.add_argument("--atoms", type=int, nargs="+", default=[2, 3, 4, 5, 6, 8])
     parser.add_argument("--above", type=float, default=0.5, help="eV per atom above diamond")
     parser.add_argument("--protocol", default="fast", help="of aiida-quantumespresso")
+    parser.add_argument("--kpoints", type=float, default=0.5, help="their distance in 1/angstrom")
     parser.add_argument("--seed", type=int, default=0, help="of all random numbers")
     parser.add_argument("--walltime", type=int, default=3600, help="of one run of pw.x, in s")
     parser.add_argument("--jobs", type=int, default=2, help="runs of pw.x at a time")
@@ -50,6 +51,7 @@ def main() -> int:
 
     from aiida import orm
     from aiida.engine import run_get_node
+    from aiida.manage.caching import enable_caching
 
     from aiida_rm.workflows.loop import LoopWorkChain
 
@@ -57,7 +59,8 @@ def main() -> int:
         builder = LoopWorkChain.get_builder_from_loop(orm.load_node(given.go_on))
     else:
         builder = carbon_builder(engine, given)
-    outputs, node = run_get_node(builder)
+    with enable_caching():  # what was computed in an earlier run is taken from there
+        outputs, node = run_get_node(builder)
     console.print(f"rm.loop <{node.pk}> ended with {node.exit_status} {node.exit_message or ''}")
     show(outputs)
     return 0 if node.is_finished_ok else 1
@@ -84,6 +87,7 @@ def carbon_builder(engine: Any, given: argparse.Namespace) -> Any:
         "settings": {
             "protocol": given.protocol,
             "pseudo_family": pseudo_family(given.upf, given.ecutwfc, given.ecutrho),
+            "kpoints_distance": given.kpoints,
             "first_relax": False,
         },
         "options": {
