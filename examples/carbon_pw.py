@@ -33,11 +33,11 @@ def main() -> int:
     parser.add_argument("--ecutrho", type=float, required=True, help="that of the density in Ry")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--best", type=int, default=10, help="structures for pw.x in each round")
-    parser.add_argument("--starts", type=int, default=100, help="random starts in each round")
-    parser.add_argument("--atoms", type=int, nargs="+", default=[2, 3, 4, 5, 6, 8])
+    parser.add_argument("--starts", type=int, default=300, help="random starts in each round")
+    parser.add_argument("--atoms", type=int, nargs="+", default=[2, 3, 4, 5, 6])
     parser.add_argument("--above", type=float, default=0.5, help="eV per atom above diamond")
     parser.add_argument("--protocol", default="fast", help="of aiida-quantumespresso")
-    parser.add_argument("--kpoints", type=float, default=0.5, help="their distance in 1/angstrom")
+    parser.add_argument("--kpoints", type=float, default=0.4, help="their distance in 1/angstrom")
     parser.add_argument("--seed", type=int, default=0, help="of all random numbers")
     parser.add_argument("--walltime", type=int, default=3600, help="of one run of pw.x, in s")
     parser.add_argument("--jobs", type=int, default=2, help="runs of pw.x at a time")
@@ -88,7 +88,6 @@ def carbon_builder(engine: Any, given: argparse.Namespace) -> Any:
             "protocol": given.protocol,
             "pseudo_family": pseudo_family(given.upf, given.ecutwfc, given.ecutrho),
             "kpoints_distance": given.kpoints,
-            "first_relax": False,
         },
         "options": {
             "max_wallclock_seconds": given.walltime,
