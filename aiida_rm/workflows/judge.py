@@ -132,8 +132,19 @@ class JudgeWorkChain(CleaningMixin, WorkChain):
                 self._prepare("references")
         except (EngineError, RefereeError) as error:
             return exit_with(self, "ERROR_NOT_PREPARED", message=str(error))
-        self.ctx.waiting = sorted(self.ctx.jobs, key=lambda key: (_set_of(key) == "frames", key))
+        self.ctx.waiting = self._in_order()
         return None
+
+    def _in_order(self) -> list[str]:
+        """References first, then the largest: those that run together are then about as long."""
+        names = {_set_of(key) for key in self.ctx.jobs}
+        counts = {name: self.inputs[name].get_frames().counts for name in names}
+
+        def place(key: str) -> tuple[bool, int, str]:
+            name = _set_of(key)
+            return name == "frames", -int(counts[name][self.ctx.rows[key]].sum()), key
+
+        return sorted(self.ctx.jobs, key=place)
 
     def _prepare(self, name: str) -> None:
         """Ask the referee which runs the structures of an input need."""

@@ -41,3 +41,20 @@ def test_the_context_survives_a_restart(
     context = deserialize_unsafe(serialize(chain.ctx))
     assert len(context["jobs"]) == runs
     assert context["jobs"].keys() == context["rows"].keys()
+
+
+def test_those_that_run_together_are_about_as_large(
+    aiida_code_installed: Any, molecule_frames: Frames
+) -> None:
+    sizes = molecule_frames.counts.tolist()
+    assert sizes == [3, 2]
+    chain = instantiate_process(
+        get_manager().get_runner(),
+        JudgeWorkChain,
+        frames=FramesData(molecule_frames.select([1, 0, 1])).store(),
+        references=FramesData(molecule_frames.select([1])).store(),
+        referee="xtb",
+        code=aiida_code_installed(label="xtb", filepath_executable="/bin/true"),
+    )
+    chain.setup()
+    assert chain.ctx.waiting == ["reference_row_000000", "row_000001", "row_000000", "row_000002"]
