@@ -15,6 +15,7 @@ from aiida_rm.data.frames import FramesData
 from aiida_rm.data.potential import PotentialData
 from aiida_rm.engine.search import Knowledge
 from aiida_rm.workflows.common import CleaningMixin, call, exit_with, verdict
+from aiida_rm.workflows.hardware import Hardware
 from aiida_rm.workflows.protocols import ProtocolMixin, kinds_by, merge, need
 
 MAX_JOBS = 1000
@@ -89,6 +90,8 @@ class GenerateWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
         committee: Sequence[PotentialData] | Mapping[str, PotentialData] = (),
         options: Mapping[str, Any] | None = None,
         computer: orm.Computer | None = None,
+        gpus: int | None = None,
+        nodes: int | None = None,
     ) -> ProcessBuilder:
         """A builder that is ready to run.
 
@@ -103,7 +106,11 @@ class GenerateWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
                 with it; by name, or named member_01 and so on.
             options: `metadata.options` of every job.
             computer: where a code runs that belongs to no computer.
+            gpus: of each machine: as many jobs share the search, one on each GPU
+                (docs/setup.md); `options` win.
+            nodes: machines.
         """
+        need(code, orm.AbstractCode, "code")
         need(potential, PotentialData, "potential")
         header = potential.get_header()
         kinds = kinds_by(
@@ -122,7 +129,10 @@ class GenerateWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
             inputs = merge(inputs, {"generate": {"committee": {name: member}}})
         if mode is not None:
             inputs = merge(inputs, {"generate": {"settings": {"mode": mode}}})
-        return cls._build(code, inputs, options, computer)
+        hardware = Hardware(code, computer, gpus, nodes)
+        inputs = hardware.share(hardware.on_gpu(inputs, ("generate",)))
+        asked = {"generate": hardware.of_generation()}
+        return cls._build(code, inputs, options, computer, asked)
 
     def setup(self) -> ExitCode | None:
         """Share the random starts among the jobs."""

@@ -26,6 +26,7 @@ from aiida_rm.workflows.committee import CommitteeMixin, define_committee
 from aiida_rm.workflows.common import CleaningMixin, call, exit_with, verdict
 from aiida_rm.workflows.continuing import continued_inputs
 from aiida_rm.workflows.generate import STRUCTURES_MISSING, GenerateWorkChain
+from aiida_rm.workflows.hardware import Hardware
 from aiida_rm.workflows.loop_checks import (
     check_first_round,
     check_rounds,
@@ -182,6 +183,8 @@ class LoopWorkChain(CommitteeMixin, CleaningMixin, ProtocolMixin, WorkChain):
         known: FramesData | None = None,
         referees: Mapping[str, Mapping[str, Any]] | None = None,
         computer: orm.Computer | None = None,
+        gpus: int | None = None,
+        nodes: int | None = None,
     ) -> ProcessBuilder:
         """A builder that is ready to run.
 
@@ -195,12 +198,24 @@ class LoopWorkChain(CommitteeMixin, CleaningMixin, ProtocolMixin, WorkChain):
             referees: inputs of rm.judge by name, such as ``{"xtb": {"code": code}}``; the best
                 structures of each round must be `converged` for them to be accepted.
             computer: where a code runs that belongs to no computer.
+            gpus: of each machine: a training takes all of them, a search one for each of its
+                jobs (docs/setup.md); `options` win.
+            nodes: machines.
         """
+        need(code, orm.AbstractCode, "code")
         need(dataset, FramesData, "dataset")
         inputs = cls.get_protocol_inputs(protocol, overrides, kinds=kinds_of(dataset))
         inputs["validate"] = with_referees(inputs["validate"], referees)
         inputs = merge(inputs, {"dataset": dataset, "known": known})
-        return cls._build(code, inputs, options, computer)
+        hardware = Hardware(code, computer, gpus, nodes)
+        for path in (("train", "train"), ("generate", "generate")):
+            inputs = hardware.on_gpu(inputs, path)
+        inputs["generate"] = hardware.share(inputs["generate"])
+        asked = {
+            "train.train": hardware.of_training(),
+            "generate.generate": hardware.of_generation(),
+        }
+        return cls._build(code, inputs, options, computer, asked)
 
     @classmethod
     def get_builder_from_loop(

@@ -22,6 +22,7 @@ from aiida_rm.data.frames import FramesData
 from aiida_rm.data.potential import PotentialData
 from aiida_rm.workflows.common import call, exit_with, verdict
 from aiida_rm.workflows.functions import with_half_batches, with_half_learning_rate
+from aiida_rm.workflows.hardware import Hardware
 from aiida_rm.workflows.protocols import ProtocolMixin, kinds_of, merge, need
 
 #: The job was cut short (400 walltime, 403 signal, 404 killed; 110, 120, 140 by the scheduler).
@@ -91,6 +92,8 @@ class TrainWorkChain(ProtocolMixin, BaseRestartWorkChain):
         options: Mapping[str, Any] | None = None,
         potential: PotentialData | None = None,
         computer: orm.Computer | None = None,
+        gpus: int | None = None,
+        nodes: int | None = None,
     ) -> ProcessBuilder:
         """A builder that is ready to run.
 
@@ -102,11 +105,17 @@ class TrainWorkChain(ProtocolMixin, BaseRestartWorkChain):
             options: `metadata.options` of the job.
             potential: begin with its weights.
             computer: where a code runs that belongs to no computer.
+            gpus: of each machine, one process on each (docs/setup.md); `options` win.
+            nodes: machines.
         """
         need(frames, FramesData, "frames")
-        nodes = {"frames": frames, "potential": potential}
+        need(code, orm.AbstractCode, "code")
+        given = {"frames": frames, "potential": potential}
         inputs = cls.get_protocol_inputs(protocol, overrides, kinds=kinds_of(frames))
-        return cls._build(code, merge(inputs, {"train": nodes}), options, computer)
+        hardware = Hardware(code, computer, gpus, nodes)
+        inputs = hardware.on_gpu(merge(inputs, {"train": given}), ("train",))
+        asked = {"train": hardware.of_training()}
+        return cls._build(code, inputs, options, computer, asked)
 
     def setup(self) -> None:
         """Begin with the inputs as they are."""

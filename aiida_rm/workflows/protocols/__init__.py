@@ -18,6 +18,8 @@ from aiida_rm.data.frames import FramesData
 _FOLDER = Path(__file__).parent
 #: So many stable structures are many.
 MANY = 100
+#: Texts that stand beside the user's own, unless that has this word.
+_JOINED = {"custom_scheduler_commands": "gpu", "prepend_text": "MASTER_ADDR"}
 
 
 class ProtocolMixin:
@@ -91,8 +93,12 @@ class ProtocolMixin:
         inputs: Mapping[str, Any],
         options: Mapping[str, Any] | None,
         computer: orm.Computer | None,
+        asked: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> ProcessBuilder:
-        """A builder with these inputs, and one code and one set of options for every job."""
+        """A builder with these inputs, and one code and one set of options for every job.
+
+        ``asked`` are options of single jobs by their namespace (``train.train``); the others win.
+        """
         need(code, orm.AbstractCode, "code")
         need(options if options is not None else {}, Mapping, "options")
         builder: ProcessBuilder = cls.get_builder()  # type: ignore[attr-defined]
@@ -105,7 +111,10 @@ class ProtocolMixin:
                 namespace, job_ports = namespace[name], job_ports[name]
             namespace.code = code
             place = "".join(f"{name}." for name in (*path, "metadata"))
-            metadata: dict[str, Any] = {"options": dict(options or {})}
+            own = dict(options or {})
+            if asked and ".".join(path) in asked:
+                own = together(asked[".".join(path)], merge(options_at(inputs, path), own))
+            metadata: dict[str, Any] = {"options": own}
             if computer is not None:
                 metadata["computer"] = computer
             check_names(job_ports["metadata"], metadata, "metadata")
@@ -202,6 +211,27 @@ def job_namespaces(ports: PortNamespace, path: tuple[str, ...] = ()) -> Iterator
     for name, port in ports.items():
         if isinstance(port, PortNamespace):
             yield from job_namespaces(port, (*path, name))
+
+
+def options_at(inputs: Mapping[str, Any], path: tuple[str, ...]) -> Mapping[str, Any]:
+    """The options among the inputs of a job."""
+    table: Any = inputs
+    for name in (*path, "metadata", "options"):
+        table = table.get(name) or {}
+    options: Mapping[str, Any] = table
+    return options
+
+
+def together(asked: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Options in which the user's own win over what is asked for them.
+
+    Tables are merged; texts stand beside each other unless the user's says the same thing.
+    """
+    merged = merge(asked, own)
+    for name, word in _JOINED.items():
+        if name in asked and own.get(name) and word not in str(own[name]):
+            merged[name] = f"{asked[name]}\n{own[name]}"
+    return merged
 
 
 def _any_name(ports: PortNamespace) -> bool:

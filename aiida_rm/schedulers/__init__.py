@@ -1,0 +1,1 @@
+"""Schedulers that AiiDA does not have."""
