@@ -129,17 +129,3 @@ def test_as_the_definition_says() -> None:
         assert 0 < near.mean() < 1
         assert found[f"amsd_{name}"] == pytest.approx(by_structure.min(axis).mean())
         assert found[f"amcd_{name}"] == pytest.approx(by_composition.min(axis).mean())
-
-
-@matminer
-@pytest.mark.slow
-def test_materials_cover_materials() -> None:
-    """Two draws of real crystals: near to all, as the best of what is generated."""
-    frames = materials(1)
-    rows = np.random.default_rng(0).permutation(len(frames))[:2000]
-    settings = ScoreSettings(smact="off", coverage="on")
-    found = score(frames.select(rows[:1000]), settings, frames.select(rows[1000:]))[1]
-    coverage_found = found["crystals"]["coverage"]
-    assert coverage_found["with_fingerprint"] == coverage_found["samples"] == 1000
-    assert coverage_found["recall"] > 0.97
-    assert coverage_found["precision"] > 0.97
