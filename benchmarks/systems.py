@@ -136,10 +136,15 @@ def good_carbons(frames: Frames) -> tuple[np.ndarray, np.ndarray]:
     return sensible, fourfold
 
 
+def qm7b_molecules() -> Frames:
+    """All molecules of QM7b."""
+    frames = load("qm7b", "qm7b.extxyz")
+    return replace(frames, cells=np.zeros_like(frames.cells), pbc=np.zeros_like(frames.pbc))
+
+
 def qm7b() -> System:
     """Molecules of seven heavy atoms: good are connected closed-shell ones (RDKit)."""
-    frames = load("qm7b", "qm7b.extxyz")
-    frames = replace(frames, cells=np.zeros_like(frames.cells), pbc=np.zeros_like(frames.pbc))
+    frames = qm7b_molecules()
     order = np.random.default_rng(0).permutation(len(frames))
     notes = describe_training_set(frames.select(np.sort(order[500:])))
 

@@ -14,7 +14,7 @@ FOLDER = Path(__file__).parents[1] / "benchmarks"
 
 
 #: These take real data from the folder that AIIDA_RM_DATA names.
-WITH_DATA = ["csp", "dataset_reading", "qm7b", "scoring", "starts"]
+WITH_DATA = ["csp", "dataset_reading", "qm7b", "qm7b_referee", "scoring", "starts"]
 
 
 @pytest.mark.slow
@@ -38,8 +38,10 @@ def test_quick_run(name: str, tmp_path: Path) -> None:
         pytest.skip("AIIDA_RM_DATA names no folder of data")
     if name == "csp":
         pytest.importorskip("pyxtal", reason="starts with a space group need pyxtal")
-    if name in ("qm7b", "scoring"):
+    if name in ("qm7b", "qm7b_referee", "scoring"):
         pytest.importorskip("posebusters", reason="molecules are judged by rdkit and posebusters")
+    if name == "qm7b_referee":
+        pytest.importorskip("tblite", reason="molecules are relaxed by tblite")
     command = [sys.executable, FOLDER / f"{name}.py", "--quick", "--seed", "3", "--threads", "1"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr
