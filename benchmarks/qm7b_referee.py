@@ -1,11 +1,11 @@
 """Molecules of nine formulas beside those of QM7b: PoseBusters check by check, xtb's energies.
 
 Random starts of each formula, by the protocol; GFN2-xTB by tblite relaxes those that are sound,
-and all of QM7b of these formulas. ``--each`` starts and ``--references`` molecules of QM7b (0: all)
-a formula are checked by PoseBusters. ``--committee`` files of potentials, commas between, which
-judge beside ``--potential`` (``committee.py --system qm7b --potentials FOLDER`` trains some).
-``--program`` molecules are given to the program xtb, too, through rm.judge and a profile in a
-temporary folder. ``--keep`` a folder for structures, and to take them from.
+and ``--references`` molecules of QM7b (0: all) of each formula. ``--each`` starts and ``--checked``
+molecules of QM7b a formula are checked by PoseBusters. ``--committee`` files of potentials, commas
+between, which judge beside ``--potential`` (``committee.py --system qm7b --potentials FOLDER``
+trains some). ``--program`` molecules are given to the program xtb, too, through rm.judge and a
+profile in a temporary folder. ``--keep`` a folder for structures, and to take them from.
 
 Needs AIIDA_RM_DATA with qm7b.extxyz, rdkit, posebusters and tblite.
 """
@@ -55,12 +55,13 @@ def main() -> None:
         potential=str(_POTENTIAL),
         committee=str(_OTHER),
         each=0,
-        references=-1,
+        references=0,
+        checked=60,
         program=10,
         keep="",
     )
     each = given.each or (2 if given.quick else 24)
-    count = given.references if given.references >= 0 else (2 if given.quick else 60)
+    count, few = (2, 2) if given.quick else (given.references, given.checked)
     folder = Path(given.keep) if given.keep else None
     seconds: dict[str, float] = {}
 
@@ -74,9 +75,9 @@ def main() -> None:
     settings = parse_settings(GenerateSettings, generation("", given.seed, each))
     made = step("generated", lambda: generate(potentials[0], settings))
     known = of_formulas(qm7b_molecules())
-    chosen = sample(known, count, given.seed)
+    smiles = chemistry_of(known, "perceive")["smiles"]
     made = step("generated_checked", lambda: checked(made))
-    checked_known = step("known_checked", lambda: checked(known.select(chosen)))
+    checked_known = step("known_checked", lambda: checked(sample(known, few, given.seed)))
     made = with_uncertainty(made, potentials, np.isfinite(made.structure["energy"]))
     rates = {"generated": rates_of(made), "qm7b": rates_of(checked_known)}
     filters = None
@@ -86,14 +87,15 @@ def main() -> None:
     show_rates(rates)
 
     sound = made.select(np.flatnonzero(made.structure["sound"]))
+    if not len(sound):
+        sys.exit("none of the starts ended as a sound molecule; take another --potential")
     relaxed = step("generated_relaxed", lambda: relaxed_by_xtb(sound))
-    if given.quick:
-        known = known.select(chosen)
-    relaxed_known = step("known_relaxed", lambda: relaxed_by_xtb(known))
+    relaxed_known = step("known_relaxed", lambda: relaxed_by_xtb(sample(known, count, given.seed)))
     energies = {
-        formula: compare(of(relaxed, formula), of(relaxed_known, formula)) for formula in FORMULAS
+        formula: compare(of(relaxed, formula), of(relaxed_known, formula), smiles)
+        for formula in FORMULAS
     }
-    energies["all"] = compare(relaxed, relaxed_known)
+    energies["all"] = compare(relaxed, relaxed_known, smiles)
     show_energies(energies)
     program = by_program(relaxed, min(given.program, 2) if given.quick else given.program)
     print("the program xtb:", program)
@@ -136,15 +138,15 @@ def of(frames: Frames, formula: str) -> Frames:
     return frames.select(np.array(frames.formulas(), str) == formula)
 
 
-def sample(frames: Frames, count: int, seed: int) -> Array:
-    """Rows of at most so many of each formula; 0: all."""
+def sample(frames: Frames, count: int, seed: int) -> Frames:
+    """At most so many of each formula; 0: all."""
     formulas = np.array(frames.formulas(), str)
     rng = np.random.default_rng(seed)
     found = [
         rng.permutation(np.flatnonzero(formulas == formula))[: count or None]
         for formula in FORMULAS
     ]
-    return np.sort(np.concatenate(found))
+    return frames.select(np.sort(np.concatenate(found)))
 
 
 def checked(frames: Frames) -> Frames:
@@ -230,10 +232,11 @@ def parts(frames: Frames) -> list[Frames]:
     return [frames[row] for row in range(len(frames))]
 
 
-def compare(made: Frames, known: Frames) -> Figures:
+def compare(made: Frames, known: Frames, smiles: Array) -> Figures:
     """Energies (eV a molecule) above the lowest of QM7b of the same formula.
 
-    Counted are molecules that are relaxed, and still one sound molecule then.
+    Counted are molecules that are relaxed, and still one sound molecule then. ``smiles``: of all
+    of QM7b; what is not among them is novel.
     """
     ours, theirs = made.structure, known.structure
     lowest, middle, highest = {}, {}, {}
@@ -253,8 +256,8 @@ def compare(made: Frames, known: Frames) -> Figures:
         return np.array([table[formula] for formula in own], float)
 
     least, most = reference(lowest), reference(highest)
-    novel = ~np.isin(ours["smiles_before"], theirs["smiles_before"])
-    again = ~np.isin(ours["smiles_after"][counted], theirs["smiles_after"])
+    novel = ~np.isin(ours["smiles_before"], smiles)
+    again = ~np.isin(ours["smiles_after"][counted], smiles)
     below = mine < least - 1e-3
     return {
         "generated": len(made),
@@ -352,14 +355,15 @@ def by_program(frames: Frames, count: int) -> Figures | str:
 def show_rates(rates: dict[str, Figures]) -> None:
     """A table of the checks by formula for each set."""
     for name, by_formula in rates.items():
-        for of_what in ("of_all", "of_sound"):
-            print(f"{name}, {of_what.replace('_', ' ')}")
-            print(f"{'':32}", *(f"{formula:>8}" for formula in by_formula))
-            for key in ("n", "sound", "unchecked"):
-                print(f"{key:32}", *(f"{text(row[key]):>8}" for row in by_formula.values()))
-            for check in ("clean", *CHECKS):
-                row = (f"{text(row[of_what][check]):>8}" for row in by_formula.values())
-                print(f"{check:32}", *row)
+        print(f"{name}: shares of all, then of the sound")
+        print(f"{'':32}", *(f"{formula:>8}" for formula in by_formula))
+        for key in ("n", "sound", "unchecked"):
+            print(f"{key:32}", *(f"{text(row[key]):>8}" for row in by_formula.values()))
+        clean = (f"{text(row['of_all']['clean']):>8}" for row in by_formula.values())
+        print(f"{'clean':32}", *clean)
+        for check in ("clean", *CHECKS):
+            row = (f"{text(row['of_sound'][check]):>8}" for row in by_formula.values())
+            print(f"- {check:30}", *row)
 
 
 def show_energies(energies: dict[str, Figures]) -> None:
