@@ -100,7 +100,7 @@ def main() -> None:
     program = by_program(relaxed, min(given.program, 2) if given.quick else given.program)
     print("the program xtb:", program)
     figures = {
-        "potentials": [Path(given.potential).name, *given.committee.split(",")],
+        "potentials": [Path(p).name for p in (given.potential, *given.committee.split(",")) if p],
         "starts": len(made),
         "references_checked": len(checked_known),
         "seconds": seconds,
