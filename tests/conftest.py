@@ -49,7 +49,7 @@ STATE_HEADER = {
 
 
 #: Folders whose tests make nodes.
-_STORING = ("calculations", "data", "parsers", "referees", "workflows")
+_STORING = ("calculations", "cli", "data", "parsers", "referees", "workflows")
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -33,4 +33,4 @@ STDERR: Final = "aiida_rm.err"
 #: Version of settings.json and results.json.
 SCHEMA_VERSION: Final = 1
 
-TASKS: Final = ("perturb", "train", "generate", "score", "relax")
+TASKS: Final = ("perturb", "train", "generate", "score", "relax", "doctor")

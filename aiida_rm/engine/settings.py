@@ -31,6 +31,7 @@ __all__ = [
     "MOVES",
     "SETTINGS",
     "STAGE_KINDS",
+    "DoctorSettings",
     "GenerateSettings",
     "PerturbSettings",
     "RelaxSettings",
@@ -298,15 +299,30 @@ class GenerateSettings:
     threads: int = knob(1, "processor threads; 0: as many as torch finds", low=0, high=1024)
 
 
+@dataclass(frozen=True)
+class DoctorSettings:
+    """What there is on a machine; nothing to choose but where to look."""
+
+    device: str = knob("auto", "where it runs; auto takes a GPU", choices=("auto", "cpu", "cuda"))
+
+
 SETTINGS: dict[str, type] = {
     "perturb": PerturbSettings,
     "train": TrainSettings,
     "generate": GenerateSettings,
     "score": ScoreSettings,
     "relax": RelaxSettings,
+    "doctor": DoctorSettings,
 }
 
-Settings = PerturbSettings | TrainSettings | GenerateSettings | ScoreSettings | RelaxSettings
+Settings = (
+    PerturbSettings
+    | TrainSettings
+    | GenerateSettings
+    | ScoreSettings
+    | RelaxSettings
+    | DoctorSettings
+)
 
 
 def parse_settings(cls: type[T], values: Mapping[str, Any]) -> T:

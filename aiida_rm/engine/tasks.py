@@ -320,12 +320,20 @@ def run_relax(job: Job) -> Outcome:
     )
 
 
+def run_doctor(job: Job) -> Outcome:
+    """Nothing in, nothing out but a summary: what the engine finds on this machine."""
+    from aiida_rm.engine.doctor import examine
+
+    return Outcome(summary=examine(job.folder))
+
+
 RUNNERS = {
     "perturb": run_perturb,
     "train": run_train,
     "generate": run_generate,
     "score": run_score,
     "relax": run_relax,
+    "doctor": run_doctor,
 }
 
 

@@ -90,7 +90,7 @@ class Hardware:
         if self.gpus is None and self.nodes is None:
             return {}
         nodes, each = self.nodes or 1, self.gpus or 1
-        options = self._asking(self.gpus, nodes, each)
+        options = self.asking(self.gpus, nodes, each)
         if nodes == 1 and each > 1 and self.code.with_mpi is None:
             # The engine starts its processes itself: nothing depends on the computer's mpirun.
             options["withmpi"] = False
@@ -100,7 +100,7 @@ class Hardware:
 
     def of_generation(self) -> dict[str, Any]:
         """`metadata.options` of one of the jobs that share a search: one process, one GPU."""
-        return {} if self.gpus is None else self._asking(1, 1, 1)
+        return {} if self.gpus is None else self.asking(1, 1, 1)
 
     @property
     def n_jobs(self) -> int:
@@ -110,7 +110,8 @@ class Hardware:
         # All jobs of core.direct would meet on its first GPU.
         return 1 if self.scheduler == "core.direct" else (self.gpus or 1) * (self.nodes or 1)
 
-    def _asking(self, gpus: int | None, nodes: int, processes: int) -> dict[str, Any]:
+    def asking(self, gpus: int | None, nodes: int, processes: int) -> dict[str, Any]:
+        """`metadata.options` of a job with so many GPUs and processes on each machine."""
         options: dict[str, Any] = {
             "resources": {"num_machines": nodes, "num_mpiprocs_per_machine": processes}
         }

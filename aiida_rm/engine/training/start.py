@@ -28,7 +28,7 @@ def start_others(size: int, settings: Path) -> tuple[Place, list[subprocess.Pope
     Returns:
         The place of this process, and the others for :func:`end_others`.
     """
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _processors() // size)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, processors() // size)))
     meeting = {"WORLD_SIZE": str(size), "MASTER_ADDR": "localhost", "MASTER_PORT": str(free_port())}
     command = [sys.executable, "-m", "aiida_rm.engine", "train", str(settings)]
     environments = [
@@ -61,7 +61,8 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _processors() -> int:
+def processors() -> int:
+    """How many processors this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
