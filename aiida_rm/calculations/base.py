@@ -63,7 +63,7 @@ class EngineCalculation(CalcJob):
         options = spec.inputs["metadata"]["options"]
         options["parser_name"].default = f"rm.{cls.TASK}"
         options["resources"].default = lambda: {"num_machines": 1, "num_mpiprocs_per_machine": 1}
-        options["max_wallclock_seconds"].validator = _check_walltime
+        options["max_wallclock_seconds"].validator = check_walltime
         spec.inputs.validator = cls._validate_inputs
         spec.output(
             "results",
@@ -151,7 +151,8 @@ class EngineCalculation(CalcJob):
         return info
 
 
-def _check_walltime(value: int | None, _: Any) -> str | None:
+def check_walltime(value: int | None, _: Any) -> str | None:
+    """Validator of `max_wallclock_seconds`."""
     if value is not None and value < 1:
         return f"`max_wallclock_seconds` is {value}, must be at least 1; leave it out for no limit"
     return None

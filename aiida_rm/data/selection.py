@@ -99,6 +99,13 @@ def label_kinds(frames: Frames) -> dict[str, str]:
     return {name: values.dtype.kind for name, values in labels if values.ndim == 1}
 
 
+def asked_labels(rules: Mapping[str, Any]) -> set[str]:
+    """Names in the rules, as they are and without a bound, and that of the order."""
+    order = str(rules.get("sort", "")).removeprefix("-")
+    bare = {name.partition("_")[2] for name in rules if name.startswith(("min_", "max_"))}
+    return {*rules, *bare, order}
+
+
 def check_names(rules: Mapping[str, Any], labels: Mapping[str, str]) -> None:
     """Refuse rules that cannot be applied to structures with these labels.
 

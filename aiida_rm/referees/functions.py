@@ -135,7 +135,8 @@ def gather_verdicts(
 
 def is_judged(frames: Frames, label: str) -> bool:
     """Whether a set holds what a hull needs of its phases."""
-    return {f"{label}_energy_per_atom", f"{label}_verdict"} <= {*frames.structure}
+    needed = {f"{label}_energy_per_atom": "f", f"{label}_verdict": "U"}
+    return needed.items() <= {n: v.dtype.kind for n, v in frames.structure.items()}.items()
 
 
 def _energies_of(frames: Frames, label: str) -> Any:

@@ -50,7 +50,7 @@ class ProgramReferee(Referee):
         options = super().options(given)
         limit = options.get("max_wallclock_seconds")
         if limit:
-            threads = options["environment_variables"].get("OMP_NUM_THREADS", "1")
+            threads = str(options["environment_variables"].get("OMP_NUM_THREADS", 1))
             seconds = int(WALLTIME_MARGIN * limit * (int(threads) if threads.isdigit() else 1))
             own = f"ulimit -S -t {max(seconds, 1)}"
             options["prepend_text"] = f"{options.get('prepend_text', '')}\n{own}".strip()

@@ -20,6 +20,11 @@ from aiida_rm.engine.frames import Frames
 from aiida_rm.engine.labels import VERDICTS
 from aiida_rm.referees.base import FAILED
 
+#: What the links to the runs of referees begin with, whose names may be anything.
+JUDGE = "judge_"
+#: The label of the row that a candidate had among the scored.
+SCORED_ROW = "scored_row"
+
 
 @calcfunction
 def choose_candidates(
@@ -50,7 +55,7 @@ def choose_candidates(
         return ERROR_BAD_RULES.format(message=str(error))
     if len(chosen) == 0:
         return ERROR_EMPTY_SELECTION.format(count=str(len(given)), rules=str(first))
-    return FramesData(given.select(chosen).with_labels(structure={"scored_row": chosen}))
+    return FramesData(given.select(chosen).with_labels(structure={SCORED_ROW: chosen}))
 
 
 def rules_before(rules: Mapping[str, Any], later: tuple[str, ...]) -> dict[str, Any]:
@@ -76,7 +81,8 @@ def join_verdicts(
         candidates: the structures that the referees got.
         told: ``adopt``, the referee whose relaxed structures replace the candidates (or empty),
             and ``failed``, why a referee brought nothing, by its name.
-        judged: the output `frames` of rm.judge by the referee's name; row i is candidate i.
+        judged: the output `frames` of rm.judge by ``judge_`` and the referee's name; row i is
+            candidate i.
     """
     given, seen = candidates.get_frames(), told.get_dict()
     size = len(given)
@@ -87,13 +93,14 @@ def join_verdicts(
         for part, kind in VERDICTS.items():
             values = empty.get(kind)
             labels[f"{name}_{part}"] = np.array([text[part]] * size) if values is None else values
-    for name, node in judged.items():
+    for key, node in judged.items():
+        name = key.removeprefix(JUDGE)
         frames = node.get_frames()
         if not np.array_equal(frames.numbers, given.numbers):
             return ERROR_BAD_FRAMES.format(message=f"'{name}' judged other structures")
         told_by = {n: v for n, v in frames.structure.items() if n.startswith(f"{name}_")}
         labels.update(told_by)
-    adopted = judged.get(seen["adopt"])
+    adopted = judged.get(JUDGE + seen["adopt"])
     kept = given if adopted is None else adopted.get_frames()
     core = (given.numbers, kept.positions, kept.cells, given.pbc, given.ptr)
     return FramesData(Frames(*core, {**given.structure, **labels}, given.atom))

@@ -54,4 +54,7 @@ def call(function: Any, *args: Any, **kwargs: Any) -> tuple[Any, orm.CalcFunctio
 
 def verdict(node: orm.ProcessNode) -> str:
     """How a process ended, in one line."""
+    if node.is_excepted:
+        lines = (node.exception or "").strip().splitlines()
+        return f"an error of AiiDA's ({lines[-1] if lines else 'it says no more'})"
     return f"[{node.exit_status}] {node.exit_message or node.process_state}"

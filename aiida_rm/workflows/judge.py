@@ -10,9 +10,17 @@ from aiida import orm
 from aiida.common import AttributeDict
 from aiida.engine import ExitCode, ProcessSpec, ToContext, WorkChain, while_
 
+from aiida_rm.calculations.base import check_walltime
 from aiida_rm.data.frames import FramesData
 from aiida_rm.engine.errors import EngineError
-from aiida_rm.referees.base import FAILED, Referee, RefereeError, RefereeJob, load_referee
+from aiida_rm.referees.base import (
+    FAILED,
+    RESOURCES,
+    Referee,
+    RefereeError,
+    RefereeJob,
+    load_referee,
+)
 from aiida_rm.referees.functions import check_judged, gather_verdicts, is_judged, row_key
 from aiida_rm.workflows.common import CleaningMixin, call, exit_with, verdict
 from aiida_rm.workflows.protocols import check_names
@@ -313,7 +321,8 @@ def _check_together(inputs: Mapping[str, Any], _: Any) -> str | None:
         return f"`settings` of '{name}': {error}"
     except RefereeError as error:
         return f"'{name}': {error}"
-    return _check_options(referee, inputs["options"].get_dict())
+    options = inputs["options"].get_dict()
+    return _check_options(referee, options) or _check_place(referee, inputs["code"], options)
 
 
 def _check_references(referee: Referee, inputs: Mapping[str, Any]) -> str | None:
@@ -339,4 +348,24 @@ def _check_options(referee: Referee, given: Mapping[str, Any]) -> str | None:
         problem = ports[name].validate(value)
         if problem is not None:
             return f"`options.{name}`: {problem.message}"
+    problem = check_walltime(given.get("max_wallclock_seconds"), None)
+    return f"`options`: {problem}" if problem else None
+
+
+def _check_place(referee: Referee, code: orm.AbstractCode, given: Mapping[str, Any]) -> str | None:
+    """Computers that AiiDA cannot reach, and resources that their schedulers do not know."""
+    computer = code.computer
+    if computer is None:
+        return f"the code '{code.label}' belongs to no computer; give one that is installed on one"
+    if not computer.is_configured:
+        return (
+            f"the computer '{computer.label}' of the code '{code.label}' is not configured; "
+            f"`verdi computer configure {computer.transport_type} {computer.label}`"
+        )
+    scheduler, resources = computer.get_scheduler(), dict(referee.options(given)["resources"])
+    try:
+        scheduler.preprocess_resources(resources, computer.get_default_mpiprocs_per_machine())
+        scheduler.validate_resources(**resources)
+    except (ValueError, TypeError) as error:
+        return f"`options.resources`: {error}; {computer.scheduler_type} takes such as {RESOURCES}"
     return None

@@ -90,6 +90,9 @@ def _check_stages(dataset: FramesData, inputs: Mapping[str, Any]) -> str | None:
     cold = not isinstance(potential, PotentialData)
     if message := None if cold else cannot_begin_with(potential, settings):
         return message
+    for name, member in (inputs.get("committee") or {}).items():
+        if message := cannot_begin_with(member, settings):
+            return f"`committee.{name}`: {message}"
     if message := _check_generation(dataset, None if cold else potential, generate):
         return message
     # The dataset stands for what will be generated: crystals for crystals.

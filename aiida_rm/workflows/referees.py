@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from aiida import orm
@@ -10,8 +10,9 @@ from aiida import orm
 from aiida_rm.data.frames import FramesData
 from aiida_rm.engine.labels import COMMITTEE, GENERATED, SCORED, VERDICTS
 from aiida_rm.referees.base import CONVERGED
+from aiida_rm.workflows.candidates import SCORED_ROW
 from aiida_rm.workflows.judge import LABEL, MAX_STRUCTURES, JudgeWorkChain
-from aiida_rm.workflows.protocols import as_node, check_names
+from aiida_rm.workflows.protocols import as_node, check_names, need
 
 #: Inputs of rm.judge that the work chain gives itself.
 _OWN = ("frames", "label", "max_structures", "metadata", "clean_workdir")
@@ -33,12 +34,16 @@ def with_referees(
         TypeError: what is given is no table of tables.
         ValueError: a referee has no code.
     """
+    for table in (inputs.get("referees"), referees):
+        need({} if table is None else table, Mapping, "referees")
     given = {**(inputs.get("referees") or {}), **(referees or {})}
     if not given:
         return dict(inputs)
     nodes: dict[str, dict[str, Any]] = {}
     rules = dict(inputs["rules"])
     for name, parts in given.items():
+        if not isinstance(name, str):
+            raise TypeError(f"`referees`: a name must be text, is {name!r}")
         if not isinstance(parts, Mapping):
             raise TypeError(
                 f"`referees.{name}` must be a table such as {{'code': code}}, is {parts!r}"
@@ -90,10 +95,22 @@ def referees_problem(referees: Mapping[str, Any], frames: FramesData) -> str | N
     return None
 
 
+def hull_problem(referees: Mapping[str, Any], asked: Collection[str]) -> str | None:
+    """Say which rule is on an energy above a hull that nothing spans, or None."""
+    for name, parts in referees.items():
+        if f"{name}_above_hull" in asked and "references" not in parts:
+            return (
+                f"`rules`: {name}_above_hull needs phases to measure against; give `references` "
+                f"of `referees.{name}`, or leave the rule out"
+            )
+    return None
+
+
 def _naming_problem(name: str, parts: Any) -> str | None:
-    if not LABEL.match(name):
-        return "a name is a letter, then letters, digits and _"
-    taken = ("min_", "max_", *GENERATED, *COMMITTEE, *SCORED)
+    # AiiDA parts the names of nested inputs at two underscores.
+    if not LABEL.match(name) or "__" in f"{name}_":
+        return "a name is a letter, then letters, digits and single _, none at the end"
+    taken = ("min_", "max_", SCORED_ROW, *GENERATED, *COMMITTEE, *SCORED)
     if any(label.startswith(f"{name}_") for label in taken):
         return f"other labels and rules begin with '{name}_'; take another name"
     if not isinstance(parts, Mapping):

@@ -12,15 +12,16 @@ from aiida.engine import ExitCode, ProcessBuilder, ProcessSpec, ToContext, WorkC
 from aiida_rm.calculations.functions import ERROR_EMPTY_SELECTION, select_frames
 from aiida_rm.calculations.score import ScoreCalculation
 from aiida_rm.data.frames import FramesData
-from aiida_rm.data.selection import RuleError, check_names, check_rules, label_kinds
+from aiida_rm.data.selection import RuleError, asked_labels, check_names, check_rules, label_kinds
 from aiida_rm.engine.errors import EngineError
 from aiida_rm.engine.labels import PERCEPTION, POSEBUSTERS, SCORED, SMACT
 from aiida_rm.engine.settings import ScoreSettings
-from aiida_rm.workflows.candidates import choose_candidates, join_verdicts
+from aiida_rm.workflows.candidates import JUDGE, choose_candidates, join_verdicts
 from aiida_rm.workflows.common import CleaningMixin, call, exit_with, verdict
 from aiida_rm.workflows.judge import MAX_STRUCTURES, JudgeWorkChain
 from aiida_rm.workflows.protocols import ProtocolMixin, kinds_of, merge, need
 from aiida_rm.workflows.referees import (
+    hull_problem,
     judge_inputs,
     referee_labels,
     referees_problem,
@@ -195,7 +196,7 @@ class ValidateWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
         self.ctx.failed, launched = {}, {}
         for name, parts in sorted(self.inputs.referees.items()):
             inputs = judge_inputs(name, parts)
-            inputs["metadata"] = {"call_link_label": f"judge_{name}"}
+            inputs["metadata"] = {"call_link_label": JUDGE + name}
             try:
                 node = self.submit(
                     JudgeWorkChain,
@@ -207,18 +208,18 @@ class ValidateWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
                 self._fail(name, f"it refused: {error}")
                 continue
             self.report(f"the referee '{name}' judges in <{node.pk}>")
-            launched[f"judge_{name}"] = node
+            launched[JUDGE + name] = node
         return ToContext(**launched)
 
     def inspect_referees(self) -> ExitCode | None:
         """Join what they said; a referee that failed leaves the others alone."""
         judged = {}
         for name in sorted({*self.inputs.referees} - {*self.ctx.failed}):
-            node = self.ctx[f"judge_{name}"]
+            node = self.ctx[JUDGE + name]
             if "frames" not in node.outputs:
                 self._fail(name, f"<{node.pk}> ended with {verdict(node)}")
                 continue
-            judged[name] = node.outputs.frames
+            judged[JUDGE + name] = node.outputs.frames
             self.out(f"referees.{name}", node.outputs.results)
             if "references" in node.outputs:
                 self.out(f"references.{name}", node.outputs.references)
@@ -228,9 +229,9 @@ class ValidateWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
         if not made.is_finished_ok:
             return exit_with(self, "ERROR_NOT_JOINED", message=made.exit_message)
         self.ctx.select_from = joined
-        if adopt not in judged:
+        self.ctx.adopted = JUDGE + adopt in judged
+        if not self.ctx.adopted:
             self.out("judged", joined)
-        self.ctx.adopted = adopt in judged
         return None
 
     def should_score_again(self) -> bool:
@@ -301,7 +302,7 @@ def rules_problem(
         check_names(names, {**labels, **SCORED})
     except RuleError as error:
         return f"`rules`: {error}"
-    asked = {*names, str(names.get("sort", "")).removeprefix("-")}
+    asked = asked_labels(names)
     for knob, without, needed, level in (
         ("chemistry", ("off",), PERCEPTION, "perceive"),
         ("chemistry", ("off", "auto", "perceive"), POSEBUSTERS, "posebusters"),
@@ -335,6 +336,8 @@ def referees_and_rules_problem(
     if "adopt" in inputs and inputs["adopt"].value not in referees:
         return f"`adopt` is '{inputs['adopt'].value}', but the `referees` are: {names}"
     if problem := referees_problem(referees, frames):
+        return problem
+    if problem := hull_problem(referees, asked_labels(inputs["rules"].get_dict())):
         return problem
     labels = {**labels, **referee_labels(referees)}
     return rules_problem(inputs["rules"], labels, ScoreCalculation.settings_of(inputs["score"]))

@@ -95,3 +95,8 @@ def test_a_variable_of_the_users_own_leaves_the_number_of_threads(
     assert found == {"OMP_NUM_THREADS": "1", "MINE": "1"}
     given["environment_variables"]["OMP_NUM_THREADS"] = "4"
     assert referee.options(given)["environment_variables"]["OMP_NUM_THREADS"] == "4"
+
+
+def test_a_number_of_threads_may_be_a_number() -> None:
+    given = {"environment_variables": {"OMP_NUM_THREADS": 4}, "max_wallclock_seconds": 100}
+    assert "ulimit -S -t 360" in base.load_referee("xtb")({}).options(given)["prepend_text"]

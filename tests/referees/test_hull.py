@@ -13,6 +13,7 @@ from ase.build import bulk
 from aiida_rm.data.frames import FramesData
 from aiida_rm.engine.converters import from_ase
 from aiida_rm.engine.frames import Frames
+from aiida_rm.referees.functions import is_judged
 from aiida_rm.referees.hull import NO_CRYSTAL, above_hull
 from aiida_rm.workflows.judge import JudgeWorkChain
 from tests.workflows.conftest import engine_code  # noqa: F401 - a fixture
@@ -91,6 +92,15 @@ def test_references_are_judged_once(engine_code: Any, judge: Any) -> None:  # no
     np.testing.assert_array_equal(again["above_hull"], found["above_hull"])
     assert other.outputs.references.uuid == node.outputs.references.uuid
     assert len([one for one in other.called if isinstance(one, orm.CalcJobNode)]) == 1
+
+
+def test_labels_of_another_kind_are_no_verdicts() -> None:
+    frames = from_ase([bulk("Cu")])
+    labels = {"emt_energy_per_atom": [1.0], "emt_verdict": ["converged"]}
+    assert is_judged(frames.with_labels(structure=labels), "emt")
+    assert not is_judged(frames.with_labels(structure={**labels, "emt_verdict": [1.0]}), "emt")
+    text = {**labels, "emt_energy_per_atom": ["low"]}
+    assert not is_judged(frames.with_labels(structure=text), "emt")
 
 
 def test_references_are_refused_at_submission(make_code: Any) -> None:

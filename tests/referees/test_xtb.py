@@ -156,12 +156,31 @@ def test_what_goes_wrong_leaves_the_others_alone(script: Any, judge: Any) -> Non
         ({"label": "no label"}, "use a letter, then letters"),
         ({"options": {"max_walclock_seconds": 5}}, "did you mean 'max_wallclock_seconds'"),
         ({"options": {"max_wallclock_seconds": "long"}}, r"`options\.max_wallclock_seconds`"),
+        ({"options": {"max_wallclock_seconds": -3}}, "`max_wallclock_seconds` is -3, must be at"),
+        ({"options": {"resources": {"num_machine": 1}}}, r"`options\.resources`: .*num_machine"),
+        ({"options": {"resources": {}}}, r"`options\.resources`: "),
     ],
 )
 def test_refused_at_submission(make_code: Any, inputs: dict[str, Any], says: str) -> None:
     given = {"frames": molecules(WATER, METHYL), "referee": "xtb", "code": make_code("/bin/true")}
     with pytest.raises(ValueError, match=says):
         run_get_node(JudgeWorkChain, **{**given, **inputs})
+
+
+def test_computers_out_of_reach_are_refused_at_submission(make_code: Any) -> None:
+    computer = orm.Computer(
+        label="far",
+        hostname="far",
+        transport_type="core.ssh",
+        scheduler_type="core.direct",
+        workdir="/far",
+    ).store()
+    code = orm.InstalledCode(computer=computer, filepath_executable="/bin/xtb", label="xtb")
+    given = {"frames": molecules(WATER), "referee": "xtb"}
+    with pytest.raises(
+        ValueError, match=r"not configured; `verdi computer configure core\.ssh far`"
+    ):
+        run_get_node(JudgeWorkChain, **given, code=code.store())
 
 
 def test_crystals_are_refused_at_submission(make_code: Any, diamond_frames: Frames) -> None:

@@ -412,6 +412,11 @@ def test_rules_on_uncertainty_need_a_committee(
     assert refused(LoopWorkChain, builder) == ""
     builder.committee = {"member_02": potential_data}
     assert "`committee.member_02` is no member" in refused(LoopWorkChain, builder)
+    builder.committee = {"member_01": potential_data}
+    other = {**builder.train.train.settings.get_dict(), "cutoff": 4.25}
+    builder.train.train.settings = orm.Dict(other)
+    found = refused(LoopWorkChain, builder)
+    assert "`committee.member_01`: `potential` has 'cutoff' of" in found
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def test_the_relaxed_are_scored_again_and_one_referee_may_fail(engine_code: Any)
         },
         referees={
             "emt": {"referee": "ase", "code": engine_code, "settings": EMT},
-            "missing": {
+            "told": {  # the name of an argument of the function that joins them
                 "referee": "ase",
                 "code": engine_code,
                 "settings": {"calculator": "no.such:Potential"},
@@ -50,7 +50,7 @@ def test_the_relaxed_are_scored_again_and_one_referee_may_fail(engine_code: Any)
     )
     builder.adopt = "emt"
     rules = builder.rules.get_dict()
-    assert rules.pop("missing_verdict") == rules["emt_verdict"] == "converged"
+    assert rules.pop("told_verdict") == rules["emt_verdict"] == "converged"
     builder.rules = rules
     results, node = run_get_node(builder)
     assert node.is_finished_ok, node.exit_message
@@ -63,8 +63,8 @@ def test_the_relaxed_are_scored_again_and_one_referee_may_fail(engine_code: Any)
     assert judged.structure["duplicate_of"].tolist() == [0, 1, 2, 2]
     verdicts = judged.structure["emt_verdict"].tolist()
     assert [verdict == "converged" for verdict in verdicts] == [False, True, True, True]
-    assert all("cannot be imported" in text for text in judged.structure["missing_verdict"])
-    assert np.isnan(judged.structure["missing_energy"]).all()
+    assert all("cannot be imported" in text for text in judged.structure["told_verdict"])
+    assert np.isnan(judged.structure["told_energy"]).all()
     per_atom = judged.volumes / judged.counts
     # What is left of the forces on a cell at this `fmax` moves a volume by a thousandth.
     assert per_atom[2] == pytest.approx(per_atom[3], rel=3e-3)
@@ -72,7 +72,7 @@ def test_the_relaxed_are_scored_again_and_one_referee_may_fail(engine_code: Any)
     assert accepted.formulas() == ["AuCu3", "Cu"]
     assert results["referees"]["emt"]["converged"] == 3
     labels = [link.link_label for link in node.base.links.get_outgoing().all()]
-    assert {"score", "judge_emt", "judge_missing", "score_again"} <= {*labels}
+    assert {"score", "judge_emt", "judge_told", "score_again"} <= {*labels}
 
 
 def test_nothing_goes_to_the_referees_when_nothing_meets_the_rules(engine_code: Any) -> None:
@@ -96,6 +96,14 @@ def test_nothing_goes_to_the_referees_when_nothing_meets_the_rules(engine_code: 
         ({"referees": {"emt": {"settings": {"fmix": 1}}}}, "`referees.emt`.*did you mean 'fmax'"),
         ({"referees": {"2b": {}}}, "`referees.2b`: a name is a letter"),
         ({"referees": {"energy": {}}}, "other labels and rules begin with 'energy_'"),
+        ({"referees": {"scored": {}}}, "other labels and rules begin with 'scored_'"),
+        ({"referees": {"my__emt": {}}}, "`referees.my__emt`: a name is .* single _"),
+        ({"referees": {"emt_": {}}}, "`referees.emt_`: a name is .* none at the end"),
+        (
+            {"referees": {"emt": {}}, "rules": {"max_emt_above_hull": 0.1}},
+            "emt_above_hull needs phases to measure against; give `references` of `referees.emt`",
+        ),
+        ({"rules": {"max_unchecked": 0}}, "unchecked says nothing"),
         ({"referees": {"emt": {"sets": 1}}}, "'sets' is no input of referees.emt; did you mean"),
         ({"referees": {"emt": {"label": "x"}}}, "`referees.emt`: label is given by"),
         ({"referees": {"ems": {"referee": "ams"}}}, "'ams' is no referee; did you mean"),
@@ -110,6 +118,19 @@ def test_refused_at_submission(engine_code: Any, change: dict[str, Any], says: s
         for name, parts in change.pop("referees", {}).items()
     }
     assert re.search(says, refusal(engine_code, metals(), overrides=change, referees=referees))
+
+
+@pytest.mark.parametrize(
+    ("referees", "says"),
+    [
+        (["emt"], "`referees` must be a table, is a list"),
+        ({1: {}}, "`referees`: a name must be text, is 1"),
+        ({"emt": "code"}, "`referees.emt` must be a table such as"),
+    ],
+)
+def test_referees_of_a_wrong_kind_are_named(engine_code: Any, referees: Any, says: str) -> None:
+    with pytest.raises(TypeError, match=says):
+        ValidateWorkChain.get_builder_from_protocol(engine_code, metals(), referees=referees)
 
 
 def refusal(*args: Any, **inputs: Any) -> str:
@@ -146,6 +167,6 @@ def test_candidates_are_the_lowest_of_those_that_meet_the_rules() -> None:
 
 def test_who_judged_other_structures_is_refused(diamond_frames: Frames) -> None:
     told = orm.Dict({"adopt": "", "failed": {}})
-    _, node = join_verdicts.run_get_node(metals(), told, emt=FramesData(diamond_frames))
+    _, node = join_verdicts.run_get_node(metals(), told, judge_emt=FramesData(diamond_frames))
     assert node.exit_status == 202
     assert "'emt' judged other structures" in node.exit_message
