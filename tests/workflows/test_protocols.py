@@ -413,10 +413,10 @@ def test_rules_on_uncertainty_need_a_committee(
     builder.committee = {"member_02": potential_data}
     assert "`committee.member_02` is no member" in refused(LoopWorkChain, builder)
     builder.committee = {"member_01": potential_data}
-    other = {**builder.train.train.settings.get_dict(), "cutoff": 4.25}
+    other = {**builder.train.train.settings.get_dict(), "channels": 3}
     builder.train.train.settings = orm.Dict(other)
     found = refused(LoopWorkChain, builder)
-    assert "`committee.member_01`: `potential` has 'cutoff' of" in found
+    assert "`committee.member_01`: `potential` has 'channels' of" in found
 
 
 @pytest.mark.parametrize(
