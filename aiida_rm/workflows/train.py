@@ -20,6 +20,7 @@ from aiida.engine import (
 from aiida_rm.calculations.train import TrainCalculation
 from aiida_rm.data.frames import FramesData
 from aiida_rm.data.potential import PotentialData
+from aiida_rm.monitors import EXPLODING, SILENT, ended_by
 from aiida_rm.workflows.common import call, exit_with, verdict
 from aiida_rm.workflows.functions import with_half_batches, with_half_learning_rate
 from aiida_rm.workflows.hardware import Hardware
@@ -61,8 +62,8 @@ class TrainWorkChain(ProtocolMixin, BaseRestartWorkChain):
             310,
             "ERROR_NO_PROGRESS",
             message="Two segments of the training ended at the same step, {step}: the walltime is "
-            "too short. Give a longer `max_wallclock_seconds`; the output `state` can be given "
-            "as `train.state` to go on.",
+            "too short, or the engine hangs. Give a longer `max_wallclock_seconds`; the output "
+            "`state` can be given as `train.state` to go on.",
         )
         spec.exit_code(
             311,
@@ -149,9 +150,8 @@ class TrainWorkChain(ProtocolMixin, BaseRestartWorkChain):
     @process_handler(priority=500)
     def handle_cut_short(self, node: orm.CalcJobNode) -> ProcessHandlerReport | None:
         """Go on from the state of a segment that was cut short."""
-        if node.exit_status not in (*CUT_SHORT, *SCHEDULER_STOPS) or "state" not in node.outputs:
-            return None
-        if node.exit_status in OUT_OF_MEMORY:
+        short = node.exit_status in (*CUT_SHORT, *SCHEDULER_STOPS) or ended_by(node, SILENT)
+        if not short or "state" not in node.outputs or node.exit_status in OUT_OF_MEMORY:
             return None
         state = node.outputs.state
         before = self.ctx.inputs.get("state")
@@ -161,7 +161,8 @@ class TrainWorkChain(ProtocolMixin, BaseRestartWorkChain):
         self.ctx.inputs.state = state
         self._do_not_count()
         self.report(
-            f"{_name(node)} was cut short at epoch {state.epoch}, step {state.step}; going on there"
+            f"{_name(node)} was cut short{_monitor(node)} at epoch {state.epoch}, "
+            f"step {state.step}; going on there"
         )
         return ProcessHandlerReport(True)
 
@@ -195,7 +196,7 @@ class TrainWorkChain(ProtocolMixin, BaseRestartWorkChain):
     @process_handler(priority=390)
     def handle_diverged(self, node: orm.CalcJobNode) -> ProcessHandlerReport | None:
         """Halve the learning rate, twice at most, and begin again."""
-        if node.exit_status not in DIVERGED:
+        if node.exit_status not in DIVERGED and not ended_by(node, EXPLODING):
             return None
         if self.ctx.halvings >= MAX_HALVINGS:
             self.report(f"{_name(node)} diverged again; stopping")
@@ -205,7 +206,7 @@ class TrainWorkChain(ProtocolMixin, BaseRestartWorkChain):
         self.ctx.halvings += 1
         self._begin_again_with(settings)
         self.report(
-            f"{_name(node)} diverged; beginning again with a 'learning_rate' of "
+            f"{_name(node)} diverged{_monitor(node)}; beginning again with a 'learning_rate' of "
             f"{settings['learning_rate']:g}, which changes the result"
         )
         return ProcessHandlerReport(True)
@@ -213,7 +214,8 @@ class TrainWorkChain(ProtocolMixin, BaseRestartWorkChain):
     @process_handler(priority=300)
     def handle_unlucky(self, node: orm.CalcJobNode) -> ProcessHandlerReport | None:
         """Outputs are missing and nobody knows why: run the same again, once."""
-        if node.exit_status not in UNLUCKY or self.ctx.unlucky:
+        unlucky = node.exit_status in UNLUCKY or ended_by(node, SILENT)
+        if not unlucky or self.ctx.unlucky:
             return None
         self.ctx.unlucky = True
         self.report(f"{_name(node)} ended with {verdict(node)}; running it once more")
@@ -253,3 +255,9 @@ class TrainWorkChain(ProtocolMixin, BaseRestartWorkChain):
 
 def _name(node: orm.CalcJobNode) -> str:
     return f"the training job <{node.pk}>"
+
+
+def _monitor(node: orm.CalcJobNode) -> str:
+    """What a monitor said of a job that it ended, in brackets."""
+    ended = ended_by(node, EXPLODING) or ended_by(node, SILENT)
+    return f" ({node.exit_message})" if ended else ""

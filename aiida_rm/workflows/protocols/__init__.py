@@ -193,7 +193,8 @@ def fill(namespace: Any, inputs: Mapping[str, Any], ports: PortNamespace, where:
             continue
         port = ports[name]
         if isinstance(port, PortNamespace) and _any_name(port):
-            setattr(namespace, name, value)
+            nodes = {key: _as_port_wants(port, one) for key, one in value.items()}
+            setattr(namespace, name, nodes)
         elif isinstance(port, PortNamespace) and isinstance(value, Mapping):
             fill(namespace[name], value, port, f"{where}{name}.")
         else:
