@@ -25,7 +25,7 @@ class TrainCalculation(EngineCalculation):
     """Train a potential on the fictitious response, anew, from a potential, or from a state."""
 
     TASK = "train"
-    TEMPORARY = (files.OUTPUT_POTENTIAL, files.OUTPUT_STATE)
+    TEMPORARY = (files.OUTPUT_POTENTIAL, files.OUTPUT_STATE, files.OUTPUT_FRAMES)
 
     @classmethod
     def define(cls, spec: CalcJobProcessSpec) -> None:
@@ -61,6 +61,13 @@ class TrainCalculation(EngineCalculation):
             valid_type=orm.ArrayData,
             required=False,
             help="One array a quantity, one value an epoch: loss, validation_loss, force_error...",
+        )
+        spec.output(
+            "validation",
+            valid_type=FramesData,
+            required=False,
+            help="Structures that were kept for validation, with their targets and what the "
+            "potential predicts: `predicted_force`, `predicted_stress`, `predicted_energy`.",
         )
         define_cut_short(spec, resumable=True)
 

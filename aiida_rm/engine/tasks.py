@@ -65,7 +65,7 @@ def run_perturb(job: Job) -> Outcome:
 
 
 def run_train(job: Job) -> Outcome:
-    """input_frames -> potential; a training state while under way or cut short.
+    """input_frames -> potential, output_frames; a training state while under way or cut short.
 
     The frames carry targets, or they are stable where 'draw' is 'fresh'.
     """
@@ -100,8 +100,10 @@ def run_train(job: Job) -> Outcome:
     outcome = trainer.run(job.should_stop, on_epoch, checkpoint, job.say)
     if team.leads:
         outcome.potential.save(job.path(files.OUTPUT_POTENTIAL))
-        if outcome.stop_reason in ("completed", "early_stopping"):
+        if outcome.finished:
             checkpoint.unlink(missing_ok=True)
+            if (validation := trainer.held_out(outcome.potential)) is not None:
+                validation.save(job.path(files.OUTPUT_FRAMES))
     team.leave()
     progress = outcome.progress
     job.say(f"gradients clipped in {progress.clipped:.1%} of the steps")

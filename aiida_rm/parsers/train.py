@@ -6,6 +6,7 @@ from pathlib import Path
 
 from aiida import orm
 
+from aiida_rm.data.frames import FramesData
 from aiida_rm.data.potential import PotentialData
 from aiida_rm.data.training_state import TrainingStateData
 from aiida_rm.engine import files
@@ -30,6 +31,8 @@ class TrainParser(EngineParser):
             self.out("learning_curves", node)
         if not self.finished:
             self._attach("state", folder / files.OUTPUT_STATE, TrainingStateData)
+        if problem := self._attach_validation(folder / files.OUTPUT_FRAMES):
+            self.logger.warning("no output `validation`: %s", problem)
         return self._attach("potential", folder / files.OUTPUT_POTENTIAL, PotentialData)
 
     def progress(self) -> str:
@@ -38,6 +41,16 @@ class TrainParser(EngineParser):
             return super().progress()
         state = self.outputs.state
         return f"at epoch {state.epoch}, step {state.step}"
+
+    def _attach_validation(self, path: Path) -> str | None:
+        """A training without structures for validation leaves none."""
+        if not path.is_dir():
+            return None
+        try:
+            self.out("validation", FramesData.from_folder(path))
+        except (EngineError, OSError, ValueError, TypeError, EOFError) as error:
+            return str(error)
+        return None
 
     def _attach(self, label: str, path: Path, kind: type[orm.SinglefileData]) -> str | None:
         if path.is_symlink() or not path.is_file():

@@ -51,7 +51,8 @@ class TrainWorkChain(ProtocolMixin, BaseRestartWorkChain):
         super().define(spec)
         spec.expose_inputs(TrainCalculation, namespace="train")
         spec.expose_outputs(
-            TrainCalculation, include=("results", "potential", "state", "learning_curves")
+            TrainCalculation,
+            include=("results", "potential", "state", "learning_curves", "validation"),
         )
         spec.outline(
             cls.setup,

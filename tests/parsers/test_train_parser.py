@@ -34,6 +34,20 @@ def test_finished(job: Any, potential_file: Path, state_file: Path) -> None:
     assert outputs["potential"].elements == ["C"]
 
 
+@pytest.mark.parametrize("damaged", [False, True])
+def test_validation_comes_back_when_it_is_whole(
+    job: Any, potential_file: Path, diamond_frames: Frames, damaged: bool
+) -> None:
+    write_results(job.retrieved, results("train"))
+    shutil.copy(potential_file, job.temporary / files.OUTPUT_POTENTIAL)
+    folder = perturbed(diamond_frames).save(job.temporary / files.OUTPUT_FRAMES)
+    if damaged:
+        (folder / "positions.npy").write_bytes(b"no array")
+    outputs, code = job.parse()
+    assert code.status == 0
+    assert ("validation" in outputs) is not damaged
+
+
 @pytest.mark.parametrize(("reason", "status"), [("walltime", 400), ("signal", 403)])
 def test_stopped_with_a_state(job: Any, state_file: Path, reason: str, status: int) -> None:
     write_results(job.retrieved, results("train", status="stopped", stop_reason=reason))

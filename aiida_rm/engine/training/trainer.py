@@ -40,6 +40,7 @@ from aiida_rm.engine.training.data import (
 )
 from aiida_rm.engine.training.digest import training_digest
 from aiida_rm.engine.training.distributed import Team
+from aiida_rm.engine.training.held_out import held_out
 from aiida_rm.engine.training.loader import Loader
 from aiida_rm.engine.training.loss import add_gradient, squared_errors
 from aiida_rm.engine.training.model import first_model
@@ -66,6 +67,11 @@ class TrainOutcome:
     potential: Potential
     stop_reason: str
     progress: Progress
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to be done."""
+        return self.stop_reason in ("completed", "early_stopping")
 
 
 class Trainer:
@@ -332,6 +338,13 @@ class Trainer:
             },
         }
         return best
+
+    def held_out(self, potential: Potential) -> Frames | None:
+        """What a potential says of the structures kept for validation; None without any."""
+        rows, s = self.validation_rows, self.settings
+        if not len(rows):
+            return None
+        return held_out(potential, self.data, rows, s.batch_atoms, s.batch_edges)
 
     def save(self, path: Path) -> None:
         """Write everything that :meth:`restore` needs; atomically."""
