@@ -49,7 +49,7 @@ STATE_HEADER = {
 
 
 #: Folders whose tests make nodes.
-_STORING = ("calculations", "cli", "data", "parsers", "referees", "workflows")
+_STORING = ("calculations", "cli", "data", "parsers", "queries", "referees", "workflows")
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -125,3 +125,22 @@ def training_state_data(state_file: Path) -> Any:
     from aiida_rm.data.training_state import TrainingStateData
 
     return TrainingStateData(state_file)
+
+
+@pytest.fixture(scope="session")
+def loop_archive(aiida_profile: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """An archive of a loop that really ran, once for all tests; see :mod:`tests.loop`."""
+    from tests import loop
+
+    return loop.run_loop(tmp_path_factory.mktemp("loop"), tmp_path_factory.mktemp("scratch"))
+
+
+@pytest.fixture(scope="module")
+def loop(loop_archive: Any, aiida_profile: Any) -> Any:
+    """That loop in an empty profile: its node."""
+    from aiida import orm
+    from aiida.tools.archive import import_archive
+
+    aiida_profile.reset_storage()
+    import_archive(loop_archive.archive)
+    return orm.load_node(loop_archive.loop)

@@ -185,6 +185,26 @@ verdi(['--help'], standalone_mode=False)
     assert "Usage: " in done.stdout
 
 
+def test_commands_start_without_heavy_libraries(tmp_path: Path) -> None:
+    code = """
+from click.testing import CliRunner
+
+from aiida_rm.cli import aiida_rm
+from aiida_rm.cli.data.frames import frames
+from aiida_rm.cli.data.potential import potential
+from aiida_rm.cli.data.training_state import training_state
+
+for group in (aiida_rm, frames, potential, training_state):
+    for command in ([], *([name] for name in group.commands)):
+        result = CliRunner().invoke(group, [*command, '--help'])
+        assert result.exit_code == 0, result.output
+        assert 'Usage: ' in result.output
+"""
+    blocked = ["torch", "numpy", "pandas", *(name for name in HEAVY if name != "aiida")]
+    done = run_blocked(code, blocked, tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("name", LEAN_ENGINE)
 def test_lean_engine_exists(name: str) -> None:
     assert name in modules(engine=True)

@@ -19,7 +19,17 @@ MAX_PROBLEMS = 50
 
 
 def describe_source(path: str | os.PathLike[str], dataset: Dataset) -> dict[str, Any]:
-    """The source of a dataset; its problems are logged as warnings.
+    """The source of a dataset, as :func:`source_of`; its problems are logged as warnings."""
+    problems = [str(problem) for problem in dataset.problems]
+    for problem in problems[:MAX_PROBLEMS]:
+        LOGGER.warning("left out: %s", problem)
+    if len(problems) > MAX_PROBLEMS:
+        LOGGER.warning("left out: %d more entries of '%s'", len(problems) - MAX_PROBLEMS, path)
+    return source_of(path, dataset)
+
+
+def source_of(path: str | os.PathLike[str], dataset: Dataset) -> dict[str, Any]:
+    """The source of a dataset.
 
     Returns:
         ``file``: the name, without its folder; ``sha256`` of a file (None for a folder);
@@ -28,10 +38,6 @@ def describe_source(path: str | os.PathLike[str], dataset: Dataset) -> dict[str,
     """
     source = Path(path)
     problems = [str(problem) for problem in dataset.problems]
-    for problem in problems[:MAX_PROBLEMS]:
-        LOGGER.warning("left out: %s", problem)
-    if len(problems) > MAX_PROBLEMS:
-        LOGGER.warning("left out: %d more entries of '%s'", len(problems) - MAX_PROBLEMS, source)
     return {
         "file": source.resolve().name,
         "sha256": _checksum(source) if source.is_file() else None,

@@ -39,10 +39,12 @@ class Dataset:
     Attributes:
         frames: the structures, in order, with labels ``id`` and ``name`` where all have them.
         problems: the entries that were left out, in order.
+        places: where each structure stood, as in :class:`Problem`; none for a folder of Frames.
     """
 
     frames: Frames
     problems: tuple[Problem, ...] = ()
+    places: tuple[str, ...] = ()
 
 
 def read_dataset(
@@ -166,6 +168,7 @@ class _Collector:
         self._parts: list[Frames] = []
         self._names: list[dict[str, str]] = []
         self._problems: list[Problem] = []
+        self._places: list[str] = []
 
     def add(self, item: Entry | Problem) -> None:
         if isinstance(item, Problem):
@@ -190,7 +193,7 @@ class _Collector:
             )
         self._report()
         frames = concatenate(self._parts).with_labels(structure=name_labels(self._names))
-        return Dataset(frames, tuple(self._problems))
+        return Dataset(frames, tuple(self._problems), tuple(self._places))
 
     def _refuse(self, item: Problem) -> None:
         if not self._skip:
@@ -218,6 +221,7 @@ class _Collector:
         frames.check()
         self._parts.append(frames)
         self._names += [record.names for record in records]
+        self._places += [entry.place for entry in entries]
 
     def _report(self) -> None:
         if self._progress is not None:

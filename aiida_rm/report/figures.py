@@ -48,7 +48,7 @@ def draw_candidates(
     wanted = _radial_distribution(reference, 0, radius, bins)
     for row, (index, title) in enumerate(zip(indices, titles, strict=True)):
         picture, curve = axes[row]
-        plot_atoms(_cluster(to_ase(frames, index)), picture, radii=0.35, rotation="-78x,12y,0z")
+        plot_atoms(cluster(to_ase(frames, index)), picture, radii=0.35, rotation="-78x,12y,0z")
         picture.set_axis_off()
         picture.set_title(title, fontsize=9)
         curve.fill_between(distances, wanted, step="mid", color="0.85", label=reference_name)
@@ -71,7 +71,7 @@ def _radial_distribution(frames: Frames, index: int, radius: float, bins: int) -
     return np.asarray(found.rdf)
 
 
-def _cluster(atoms: Atoms) -> Atoms:
+def cluster(atoms: Atoms) -> Atoms:
     """Enough copies of a cell to see how it goes on."""
     if not atoms.pbc.all():
         return atoms

@@ -27,8 +27,7 @@ class Problem:
     reason: str
 
     def __str__(self) -> str:
-        place = f"'{self.file}', {self.where}" if self.where else f"'{self.file}'"
-        return f"{place}: {self.reason}"
+        return f"{_place(self.file, self.where)}: {self.reason}"
 
 
 @dataclass(frozen=True)
@@ -38,6 +37,11 @@ class Entry:
     file: str
     where: str
     record: Record
+
+    @property
+    def place(self) -> str:
+        """For people."""
+        return _place(self.file, self.where)
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,10 @@ class CifText:
 
 
 Item: TypeAlias = Entry | Problem | CifText
+
+
+def _place(file: str, where: str) -> str:
+    return f"'{file}', {where}" if where else f"'{file}'"
 
 
 def problem(file: str, where: str, error: Exception | str) -> Problem:

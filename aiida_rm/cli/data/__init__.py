@@ -1,0 +1,1 @@
+"""The groups of ``verdi data``: ``rm.frames``, ``rm.potential`` and ``rm.training_state``."""

@@ -1,0 +1,114 @@
+"""Which structures of a set: the options of `show`, `export` and `plot`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import click
+
+_OPTIONS = (
+    click.option(
+        "-n", "--limit", type=click.IntRange(1), metavar="N", help="So many structures at most."
+    ),
+    click.option("--sort", metavar="NAME", help="In the order of this label; -NAME: falling."),
+    click.option(
+        "-r",
+        "--rule",
+        "rules",
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="Those that meet this rule, such as valid=true, match=diamond, max_fmax=0.01, "
+        "min_n_atoms=4; may be given several times (docs/validation.md).",
+    ),
+    click.option(
+        "-i", "--index", "indices", metavar="LIST", help="These, such as 0,3,10-19; from 0."
+    ),
+)
+
+
+def selection(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that choose structures."""
+    for option in _OPTIONS:
+        command = option(command)
+    return command
+
+
+def choose(
+    frames: Any,
+    indices: str | None,
+    rules: Sequence[str],
+    sort: str | None,
+    limit: int | None,
+) -> Any:
+    """Indices (N,) of the structures of Frames that these options ask for.
+
+    Raises:
+        ValueError: an index or a rule is wrong, or nothing is left.
+    """
+    import numpy as np
+
+    from aiida_rm.data.selection import select_indices
+
+    asked = np.arange(len(frames))
+    if indices is not None:
+        asked = np.array(parse_indices(indices, len(frames)))
+    table = parse_rules(rules)
+    table |= {"sort": sort} if sort else {}
+    table |= {"limit": limit} if limit else {}
+    chosen = asked[select_indices(frames.select(asked), table)]
+    if not len(chosen):
+        raise ValueError(f"none of {len(asked)} structures meets the rules; loosen them")
+    return chosen
+
+
+def parse_indices(text: str, size: int) -> list[int]:
+    """Whole numbers of a list such as ``0,3,10-19``.
+
+    Raises:
+        ValueError: it is no such list, or one does not exist.
+    """
+    found: list[int] = []
+    for part in text.replace(" ", "").split(","):
+        first, dash, last = part.partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise ValueError(f"'{part}' is no index and no range; write them like 0,3,10-19")
+        begin, end = int(first), int(last) if dash else int(first)
+        if max(begin, end) >= size:
+            raise ValueError(f"structure {max(begin, end)} does not exist; there are 0-{size - 1}")
+        if end < begin:
+            raise ValueError(f"the range '{part}' is empty; write {end}-{begin}")
+        found += range(begin, end + 1)
+    return found
+
+
+def parse_rules(texts: Sequence[str]) -> dict[str, Any]:
+    """A table of rules given as ``NAME=VALUE``, the values as in YAML.
+
+    Raises:
+        ValueError: one cannot be read, or a name is given twice.
+    """
+    import yaml
+
+    table: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise ValueError(f"'{text}' is no rule; write it like valid=true or max_fmax=0.01")
+        if name in table:
+            raise ValueError(f"the rule '{name}' is given twice; for several values write a list")
+        try:
+            table[name] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ValueError(f"the value of the rule '{text}' cannot be read") from error
+        if isinstance(table[name], str):
+            table[name] = _number(table[name])
+    return table
+
+
+def _number(text: str) -> Any:
+    """YAML takes 1e-3, without a point, for a text."""
+    try:
+        return float(text)
+    except ValueError:
+        return text

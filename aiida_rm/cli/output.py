@@ -1,0 +1,88 @@
+"""Tables and JSON on the screen."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import click
+
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+#: Characters of one cell of a table.
+_LONGEST = 40
+
+
+def print_json(value: Any) -> None:
+    """One JSON document; NaN and infinity, which JSON does not know, are null."""
+    click.echo(json.dumps(plain(value), indent=1))
+
+
+def print_table(rows: Sequence[Mapping[str, Any]], headers: Mapping[str, str]) -> None:
+    """Rows under headers.
+
+    Args:
+        rows: values by name; one that is absent stays empty.
+        headers: header of each column by name, in order.
+    """
+    from tabulate import tabulate
+
+    cells = [[_cell(row.get(name)) for name in headers] for row in rows]
+    numbers = [all(_is_number(row.get(name)) for row in rows) for name in headers]
+    click.echo(
+        tabulate(
+            cells,
+            headers=list(headers.values()),
+            disable_numparse=True,
+            colalign=["right" if number else "left" for number in numbers] if rows else None,
+        )
+    )
+
+
+def print_pairs(pairs: Mapping[str, Any]) -> None:
+    """Names and values, one a line; what is None is left out."""
+    from tabulate import tabulate
+
+    rows = [[name, _cell(value, None)] for name, value in pairs.items() if value is not None]
+    click.echo(tabulate(rows, tablefmt="plain", disable_numparse=True))
+
+
+def plain(value: Any) -> Any:
+    """The same of what JSON knows."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [plain(item) for item in value]
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if hasattr(value, "tolist"):  # numpy's
+        return plain(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, bool | int | str) else str(value)
+
+
+def shorten(items: Iterable[Any], most: int) -> str:
+    """The first few of a list, and how many there are more."""
+    texts = [str(item) for item in items]
+    more = f" +{len(texts) - most}" if len(texts) > most else ""
+    return " ".join(texts[:most]) + more
+
+
+def _is_number(value: Any) -> bool:
+    value = plain(value)
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+
+
+def _cell(value: Any, longest: int | None = _LONGEST) -> str:
+    value = plain(value)
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.5g}"
+    text = " ".join(str(value).split()) if not isinstance(value, list) else shorten(value, 6)
+    return text if longest is None or len(text) <= longest else text[: longest - 3] + "..."
