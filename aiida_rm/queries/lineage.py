@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from aiida import orm
 
@@ -168,7 +168,7 @@ def _step(node: Any, index: int | None) -> Step:
         if source:
             notes.append(f"from the file {source['file']}")
     elif isinstance(node, orm.StructureData):
-        formula = node.get_formula("hill", "")
+        formula = str(cast("Any", node).get_formula("hill", ""))
     if node.label:
         notes.append(f"label {node.label}")
     creator = node.creator
