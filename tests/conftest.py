@@ -49,7 +49,16 @@ STATE_HEADER = {
 
 
 #: Folders whose tests make nodes.
-_STORING = ("calculations", "cli", "data", "parsers", "queries", "referees", "workflows")
+_STORING = (
+    "calculations",
+    "cli",
+    "data",
+    "parsers",
+    "queries",
+    "referees",
+    "services",
+    "workflows",
+)
 
 
 @pytest.fixture(autouse=True, scope="module")

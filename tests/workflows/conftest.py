@@ -36,14 +36,19 @@ TINY: dict[str, dict[str, Any]] = {
 }
 
 
+def engine_path() -> str:
+    """The engine's program in this environment."""
+    beside = Path(sysconfig.get_path("scripts")) / "aiida-rm-engine"
+    path = str(beside) if beside.is_file() else shutil.which("aiida-rm-engine")
+    assert path, "the engine is not installed; run `make install`"
+    return path
+
+
 @pytest.fixture
 def engine_code(aiida_localhost: Any, aiida_code_installed: Any) -> orm.InstalledCode:
     """The engine of this environment."""
     computer = aiida_localhost
     computer.configure(safe_interval=0, use_login_shell=False)
-    beside = Path(sysconfig.get_path("scripts")) / "aiida-rm-engine"
-    path = str(beside) if beside.is_file() else shutil.which("aiida-rm-engine")
-    assert path, "the engine is not installed; run `make install`"
     return aiida_code_installed(
-        label="rm", filepath_executable=path, prepend_text="export OMP_NUM_THREADS=1"
+        label="rm", filepath_executable=engine_path(), prepend_text="export OMP_NUM_THREADS=1"
     )
