@@ -7,6 +7,7 @@ at ``node.exit_status`` and ``node.exit_message`` to tell.
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from aiida_rm.data.frames import FramesData
 from aiida_rm.data.selection import RuleError, select_indices
 from aiida_rm.engine.errors import FramesError, SettingsError
 from aiida_rm.engine.frames import Frames, concatenate
+from aiida_rm.engine.parts import join
 from aiida_rm.engine.settings import GenerateSettings, parse_settings
 
 #: Prime that keeps the seeds of rounds apart: no loop has so many structures or steps.
@@ -143,16 +145,51 @@ def split_generation(settings: Dict, n_jobs: Int) -> dict[str, Dict] | ExitCode:
     jobs = min(jobs, parsed.n_structures)
     edges = [parsed.n_structures * job // jobs for job in range(jobs + 1)]
     width = max(3, len(str(jobs - 1)))
-    return {
-        f"job_{job:0{width}d}": Dict(
-            {
-                **values,
-                "first_index": parsed.first_index + edges[job],
-                "n_structures": edges[job + 1] - edges[job],
-            }
-        )
-        for job in range(jobs)
-    }
+    parts = {}
+    for job, (first, end) in enumerate(itertools.pairwise(edges)):
+        part = {**values, "n_structures": end - first}
+        if parsed.indices:
+            part["indices"] = list(parsed.indices[first:end])
+        else:
+            part["first_index"] = parsed.first_index + first
+        parts[f"job_{job:0{width}d}"] = Dict(part)
+    return parts
+
+
+@calcfunction
+def settings_of_missing(settings: Dict, **found: FramesData) -> Dict | ExitCode:
+    """Settings of ``rm.generate`` for the structures that earlier jobs did not bring.
+
+    Structure i of a seed is the same in any job, so that all of them together are what one
+    undisturbed job would have brought.
+
+    Args:
+        settings: of the first job.
+        found: what came back, with the label ``index``.
+    """
+    if message := foreign(found, FramesData):
+        return ERROR_BAD_FRAMES.format(message=message)
+    values = settings.get_dict()
+    try:
+        wanted = np.asarray(parse_settings(GenerateSettings, values).all_indices)
+    except SettingsError as error:
+        return ERROR_BAD_SETTINGS.format(message=str(error))
+    there = [frames.get_frames().structure["index"] for frames in found.values()]
+    missing = np.setdiff1d(wanted, np.concatenate(there)) if there else wanted
+    if not len(missing):
+        return ERROR_BAD_FRAMES.format(message="no structure is missing")
+    return Dict({**values, "indices": missing.tolist(), "n_structures": len(missing)})
+
+
+@calcfunction
+def gather_generated(**frames: FramesData) -> FramesData | ExitCode:
+    """All structures of a search by their label ``index``, whichever job they come from."""
+    if message := foreign(frames, FramesData):
+        return ERROR_BAD_FRAMES.format(message=message)
+    try:
+        return FramesData(join([frames[key].get_frames() for key in sorted(frames)]))
+    except FramesError as error:
+        return ERROR_BAD_FRAMES.format(message=str(error))
 
 
 def _with_seed(settings: Dict, what: str, number: int, stride: int) -> Dict | ExitCode:

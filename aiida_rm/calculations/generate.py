@@ -18,7 +18,7 @@ class GenerateCalculation(EngineCalculation):
     """Random sensible starts, or such made of given structures, relaxed on a potential."""
 
     TASK = "generate"
-    TEMPORARY = (files.OUTPUT_FRAMES,)
+    TEMPORARY = (files.OUTPUT_FRAMES, files.FINISHED_FRAMES)
 
     @classmethod
     def define(cls, spec: CalcJobProcessSpec) -> None:

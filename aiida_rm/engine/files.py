@@ -23,6 +23,8 @@ INPUT_COMMITTEE: Final = "input_committee"
 RESULTS: Final = "results.json"
 METRICS: Final = "metrics.jsonl"
 OUTPUT_FRAMES: Final = "output_frames"
+#: A folder of folders of frames: what a generation has finished so far; gone at its end.
+FINISHED_FRAMES: Final = "finished_frames"
 OUTPUT_POTENTIAL: Final = "potential.safetensors"
 OUTPUT_STATE: Final = "training_state.safetensors"
 

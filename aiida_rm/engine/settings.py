@@ -6,7 +6,7 @@ CalcJobs, protocols, the command line and the docs derive from these dataclasses
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -178,6 +178,11 @@ class GenerateSettings:
     seed: int = knob(0, "structure i of a seed is the same in any job", low=0)
     first_index: int = knob(0, "index of the first structure (jobs share a seed)", low=0)
     n_structures: int = knob(100, "how many random starts", low=1, high=10_000_000)
+    indices: tuple[int, ...] = knob(
+        (),
+        "which starts of the seed, 'n_structures' of them; none: those from 'first_index' on",
+        low=0,
+    )
     periodic: bool = knob(True, "crystals (true) or molecules (false)")
     mode: str = knob(
         "auto",
@@ -294,9 +299,17 @@ class GenerateSettings:
         low=0,
         high=5,
     )
+    checkpoint_seconds: float = knob(
+        60.0, "finished structures are on disk after so long", unit="s", low=0
+    )
     dtype: str = knob("float32", "number format", choices=("float32", "float64"))
     device: str = knob("auto", "where it runs; auto takes a GPU", choices=("auto", "cpu", "cuda"))
     threads: int = knob(1, "processor threads; 0: as many as torch finds", low=0, high=1024)
+
+    @property
+    def all_indices(self) -> Sequence[int]:
+        """Which structures of the seed are to be made."""
+        return self.indices or range(self.first_index, self.first_index + self.n_structures)
 
 
 @dataclass(frozen=True)
@@ -357,6 +370,12 @@ def _check_together(settings: Any) -> None:
 
 
 def _check_generate(settings: GenerateSettings) -> None:
+    count = len(set(settings.indices))
+    if settings.indices and count != settings.n_structures:
+        raise SettingsError(
+            f"'indices' are {count} different ones, but 'n_structures' is "
+            f"{settings.n_structures}; make these equal"
+        )
     check_starts(settings)
     check_stages(settings)
     check_penalty(settings)

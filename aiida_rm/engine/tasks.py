@@ -14,6 +14,7 @@ from aiida_rm.engine import files
 from aiida_rm.engine.errors import PotentialError, SettingsError
 from aiida_rm.engine.frames import Frames
 from aiida_rm.engine.job import Job
+from aiida_rm.engine.parts import Parts
 from aiida_rm.engine.settings import (
     GenerateSettings,
     PerturbSettings,
@@ -129,7 +130,10 @@ def run_train(job: Job) -> Outcome:
 
 
 def run_generate(job: Job) -> Outcome:
-    """input_potential [, input_frames, input_committee] -> output_frames: starts, relaxed."""
+    """input_potential [, input_frames, input_committee] -> output_frames: starts, relaxed.
+
+    What is finished lies in finished_frames until the whole is in output_frames.
+    """
     from aiida_rm.engine.search import Knowledge
 
     s = job.settings
@@ -137,20 +141,24 @@ def run_generate(job: Job) -> Outcome:
     use_threads(s.threads)
     potential, members = _load_potentials(job, s)
     starts, impossible = _make_starts(job, s, potential)
-    found, summary = _relax(job, s, starts, potential, _RELAXING if members else 1.0)
-    if len(found):
-        energies = found.structure["energy_per_atom"]
-        percents = Knowledge.from_notes(potential.notes).energy_percentile(energies)
-        found = found.with_labels(structure={"energy_percentile": percents})
-    complete = len(found) == len(starts)
-    if len(found) and members:
-        found, told = _ask_committee(job, s, found, [potential, *members])
-        complete = complete and not told["not_judged"]
-        summary["committee"] = told
-    if len(found):
+    knowledge = Knowledge.from_notes(potential.notes)
+    committee = _Committee(job, s, [potential, *members]) if members else None
+
+    def finish(frames: Frames) -> Frames:
+        percents = knowledge.energy_percentile(frames.structure["energy_per_atom"])
+        frames = frames.with_labels(structure={"energy_percentile": percents})
+        return committee.judge(frames) if committee else frames
+
+    parts = Parts(job.path(files.FINISHED_FRAMES), s.checkpoint_seconds, finish)
+    found, summary = _relax(job, s, starts, potential, _RELAXING if members else 1.0, parts)
+    if committee and found is not None:
+        summary["committee"] = committee.summary(found)
+    if found is not None:
         found.save(job.path(files.OUTPUT_FRAMES))
-    reason = "completed" if complete else job.should_stop(_RELAXING) or "completed"
-    return Outcome(reason, {"n_structures": len(found), **impossible, **summary})
+    parts.remove()
+    count = 0 if found is None else len(found)
+    reason = "completed" if count == len(starts) else job.should_stop(_RELAXING) or "completed"
+    return Outcome(reason, {"n_structures": count, **impossible, **summary})
 
 
 def _load_potentials(job: Job, s: GenerateSettings) -> tuple[Potential, list[Potential]]:
@@ -184,15 +192,19 @@ def _make_starts(
     path = job.optional(files.INPUT_FRAMES)
     given = Frames.load(path) if path else None
     check_search(s, potential.elements, potential.notes, given)
-    indices = range(s.first_index, s.first_index + s.n_structures)
-    starts, refused = random_starts(indices, s, potential.notes, given)
+    starts, refused = random_starts(s.all_indices, s, potential.notes, given)
     why = next(iter(refused.values()), None)
     return starts, {"impossible": list(refused), "why_impossible": why}
 
 
 def _relax(
-    job: Job, s: GenerateSettings, starts: Frames, potential: Potential, share: float
-) -> tuple[Frames, dict[str, Any]]:
+    job: Job,
+    s: GenerateSettings,
+    starts: Frames,
+    potential: Potential,
+    share: float,
+    parts: Parts,
+) -> tuple[Frames | None, dict[str, Any]]:
     """What finished within this share of the walltime, and its part of the summary."""
     from aiida_rm.engine.relaxation import (
         CONVERGED,
@@ -218,7 +230,7 @@ def _relax(
         ticker.count(status.finished, status.total, converged=status.converged, steps=calls)
 
     began = time.monotonic()
-    found = relax(
+    rest = relax(
         starts,
         potential,
         s.stages,
@@ -229,11 +241,14 @@ def _relax(
         floor=s.floor,
         should_stop=partial(job.should_stop, share),
         on_step=on_step,
+        parts=parts,
     )
+    parts.add(rest, last=True)
+    found = parts.joined()
     seconds = time.monotonic() - began
-    ticker.count(len(found), len(starts), last=True, steps=calls)
-    if not len(found):
-        return found, {}
+    ticker.count(0 if found is None else len(found), len(starts), last=True, steps=calls)
+    if found is None:
+        return None, {}
     status = found.structure["status"]
     return found, {
         "converged": int((status == CONVERGED).sum()),
@@ -246,40 +261,55 @@ def _relax(
     }
 
 
-def _ask_committee(
-    job: Job, s: GenerateSettings, found: Frames, potentials: list[Potential]
-) -> tuple[Frames, dict[str, Any]]:
-    """Labels of what the potentials disagree about, and what the summary says of it."""
-    from aiida_rm.engine.relaxation import with_uncertainty
+class _Committee:
+    """Potentials that judge the structures of a job, part by part."""
 
-    job.say(f"{len(potentials)} potentials judge {len(found)} structures")
-    # What has no E~ came back as it started.
-    which = np.isfinite(found.structure["energy"])
-    ticker = _Ticker(job, "judging")
-    judged = 0
+    def __init__(self, job: Job, s: GenerateSettings, potentials: list[Potential]) -> None:
+        self.job = job
+        self.settings = s
+        self.potentials = potentials
+        self.not_judged = 0
 
-    def on_batch(finished: int, total: int) -> None:
-        nonlocal judged
-        judged = finished
-        ticker.count(finished, total)
+    def judge(self, found: Frames) -> Frames:
+        """With labels of what they disagree about; without what there was no time to judge."""
+        from aiida_rm.engine.relaxation import with_uncertainty
 
-    found = with_uncertainty(
-        found,
-        potentials,
-        which,
-        batch_atoms=s.batch_atoms,
-        batch_edges=s.batch_edges,
-        should_stop=job.should_stop,
-        on_batch=on_batch,
-    )
-    values = found.structure["uncertainty"]
-    values = values[np.isfinite(values)]
-    return found, {
-        "potentials": len(potentials),
-        "not_judged": int(which.sum()) - judged,
-        "uncertainty_median": float(np.median(values)) if len(values) else None,
-        "uncertainty_max": float(values.max()) if len(values) else None,
-    }
+        # What has no E~ came back as it started.
+        which = np.isfinite(found.structure["energy"])
+        ticker = _Ticker(self.job, "judging")
+        judged = 0
+
+        def on_batch(finished: int, total: int) -> None:
+            nonlocal judged
+            judged = finished
+            ticker.count(finished, total)
+
+        found = with_uncertainty(
+            found,
+            self.potentials,
+            which,
+            batch_atoms=self.settings.batch_atoms,
+            batch_edges=self.settings.batch_edges,
+            # A signal leaves time for what is relaxed already.
+            should_stop=lambda: "walltime" if self.job.should_stop() == "walltime" else None,
+            on_batch=on_batch,
+        )
+        if judged == which.sum():
+            return found
+        left_out = which & np.isnan(found.structure["uncertainty"])
+        self.not_judged += int(left_out.sum())
+        return found.select(~left_out)
+
+    def summary(self, found: Frames) -> dict[str, Any]:
+        """What the summary of the job says of them."""
+        values = found.structure["uncertainty"]
+        values = values[np.isfinite(values)]
+        return {
+            "potentials": len(self.potentials),
+            "not_judged": self.not_judged,
+            "uncertainty_median": float(np.median(values)) if len(values) else None,
+            "uncertainty_max": float(values.max()) if len(values) else None,
+        }
 
 
 def run_score(job: Job) -> Outcome:

@@ -61,6 +61,8 @@ class EngineParser(Parser):
     MISSING: ClassVar[str] = "ERROR_FRAMES_MISSING"
     #: Whether the engine says that it finished; known before the outputs are collected.
     finished = False
+    #: Whether a job that was killed left something to go on from.
+    can_go_on = False
     #: What the engine counted; empty without results.
     summary: Mapping[str, Any] = MappingProxyType({})
 
@@ -110,11 +112,6 @@ class EngineParser(Parser):
         """
 
     @property
-    def has_state(self) -> bool:
-        """Whether the job left a valid state to go on from."""
-        return "state" in self.outputs
-
-    @property
     def settings(self) -> Any:
         """The complete settings of the job."""
         return parse_settings(SETTINGS[self.TASK], self.node.inputs.settings.get_dict())
@@ -140,7 +137,7 @@ class EngineParser(Parser):
         return self.exit(label, message=error["message"].strip().rstrip(".") or error["code"])
 
     def _stopped(self, results: dict[str, Any]) -> ExitCode:
-        if "state" in self.node.process_class.spec().outputs and not self.has_state:
+        if "state" in self.node.process_class.spec().outputs and not self.can_go_on:
             return self.exit("ERROR_STATE_MISSING", message="no valid file came back")
         label = "ERROR_SIGNAL" if results["stop_reason"] == "signal" else "ERROR_WALLTIME"
         return self.exit(label, message=self.progress())
@@ -161,7 +158,7 @@ class EngineParser(Parser):
         errors = self._errors()
         if verdict == SCHEDULER_MEMORY or _mentions(errors, _NO_MEMORY):
             return self.exit("ERROR_OUT_OF_MEMORY", message="the job was ended for it")
-        if self.has_state:
+        if self.can_go_on:
             return self.exit("ERROR_KILLED", message=self.progress())
         if verdict in (SCHEDULER_WALLTIME, SCHEDULER_NODE):
             return None  # its own code is the better one

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
@@ -24,12 +25,20 @@ class FramesParser(EngineParser):
         path = folder / files.OUTPUT_FRAMES
         if not path.is_dir():
             return f"the folder '{files.OUTPUT_FRAMES}' did not come back"
+        return self.attach(lambda: Frames.load(path), lambda _: FramesData.from_folder(path))
+
+    def attach(
+        self, load: Callable[[], Frames | None], store: Callable[[Frames], FramesData]
+    ) -> str | None:
+        """Attach `frames` when what is loaded is whole and right; else say why not."""
         try:
-            frames = Frames.load(path)
+            frames = load()
+            if frames is None:
+                return "no structures came back"
             problem = self._labels(frames) or self.check(frames)
             if problem is not None:
                 return problem
-            node = FramesData.from_folder(path)
+            node = store(frames)
         except (FramesError, OSError, ValueError, TypeError, EOFError) as error:
             return str(error)
         self.out("frames", node)

@@ -30,14 +30,15 @@ class TrainParser(EngineParser):
                 node.set_array(name, array)
             self.out("learning_curves", node)
         if not self.finished:
-            self._attach("state", folder / files.OUTPUT_STATE, TrainingStateData)
+            problem = self._attach("state", folder / files.OUTPUT_STATE, TrainingStateData)
+            self.can_go_on = problem is None
         if problem := self._attach_validation(folder / files.OUTPUT_FRAMES):
             self.logger.warning("no output `validation`: %s", problem)
         return self._attach("potential", folder / files.OUTPUT_POTENTIAL, PotentialData)
 
     def progress(self) -> str:
         """The epoch and step of the state."""
-        if not self.has_state:
+        if not self.can_go_on:
             return super().progress()
         state = self.outputs.state
         return f"at epoch {state.epoch}, step {state.step}"

@@ -9,7 +9,11 @@ from aiida import orm
 from aiida.common import AttributeDict
 from aiida.engine import ExitCode, ProcessBuilder, ProcessSpec, ToContext, WorkChain, while_
 
-from aiida_rm.calculations.functions import merge_frames, split_generation
+from aiida_rm.calculations.functions import (
+    gather_generated,
+    settings_of_missing,
+    split_generation,
+)
 from aiida_rm.calculations.generate import GenerateCalculation
 from aiida_rm.data.frames import FramesData
 from aiida_rm.data.potential import PotentialData
@@ -21,14 +25,16 @@ from aiida_rm.workflows.protocols import ProtocolMixin, kinds_by, merge, need
 MAX_JOBS = 1000
 #: Exit status when some structures are missing.
 STRUCTURES_MISSING = 701
-#: Each job may fail so often before its structures are given up.
+#: Jobs without a single new structure in a row before the missing ones are given up.
 MAX_TRIES = 2
+#: No sensible start was found.
+IMPOSSIBLE = 205
 #: No engine, bad input and an impossible search end alike however often one tries.
-HOPELESS = (102, 201, 202, 203, 204, 205)
+HOPELESS = (102, 201, 202, 203, 204, IMPOSSIBLE)
 
 
 class GenerateWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
-    """Scatter a search over jobs, try failed ones again, gather what there is."""
+    """Scatter a search over jobs, make again what did not come back, gather what there is."""
 
     PROTOCOL_FILE = "generate"
 
@@ -139,6 +145,7 @@ class GenerateWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
         inputs = AttributeDict(self.exposed_inputs(GenerateCalculation, "generate"))
         self.ctx.inputs = inputs
         self.ctx.tries = {}
+        self.ctx.runs = {}
         self.ctx.done = {}
         self.ctx.launched = []
         self.ctx.failed = {}
@@ -153,12 +160,13 @@ class GenerateWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
             if not node.is_finished_ok:
                 return exit_with(self, "ERROR_ALL_JOBS_FAILED", message=node.exit_message)
             self.ctx.settings = dict(settings)
+        self.ctx.missing = dict(self.ctx.settings)
         self.ctx.waiting = sorted(self.ctx.settings)
         self.report(f"{total} random starts in {len(self.ctx.settings)} jobs")
         return None
 
     def should_run_jobs(self) -> bool:
-        """Whether a job waits for its first or second try."""
+        """Whether a job waits, for the first time or for what is missing."""
         return bool(self.ctx.waiting)
 
     def run_jobs(self) -> Any:
@@ -168,50 +176,80 @@ class GenerateWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
         self.ctx.waiting = self.ctx.waiting[limit:]
         launched = {}
         for key in self.ctx.launched:
+            self.ctx.runs[key] = self.ctx.runs.get(key, 0) + 1
             inputs = AttributeDict(self.ctx.inputs)
-            inputs.settings = self.ctx.settings[key]
-            inputs.metadata = {**inputs.metadata, "call_link_label": key}
-            self.ctx.tries[key] = self.ctx.tries.get(key, 0) + 1
+            inputs.settings = self.ctx.missing[key]
+            inputs.metadata = {**inputs.metadata, "call_link_label": self._run_of(key)}
             node = self.submit(GenerateCalculation, **inputs)
-            self.report(f"{key}: submitted as <{node.pk}>")
+            self.report(f"{self._run_of(key)}: submitted as <{node.pk}>")
             launched[key] = node
         return ToContext(**launched)
 
     def inspect_jobs(self) -> None:
-        """Keep what came back; queue a job that brought nothing for its second try."""
+        """Keep what came back; what did not waits for another job, unless that is no use."""
         for key in self.ctx.launched:
             node = self.ctx[key]
+            name = f"{self._run_of(key)} <{node.pk}>"
             said = verdict(node)
-            if "frames" in node.outputs:
-                self.ctx.done[key] = node.outputs.frames
+            progress = "frames" in node.outputs
+            if progress:
+                self.ctx.done[self._run_of(key)] = node.outputs.frames
                 if "results" in node.outputs:
-                    self.out(f"results.{key}", node.outputs.results)
+                    self.out(f"results.{self._run_of(key)}", node.outputs.results)
                     summary = node.outputs.results.get_dict().get("summary") or {}
                     self.ctx.why = summary.get("why_impossible") or self.ctx.why
-                if not node.is_finished_ok:
-                    self.ctx.failed[key] = said
-                    self.report(f"{key} <{node.pk}> ended with {said}; its structures are kept")
-            elif (
-                self.ctx.tries[key] < MAX_TRIES
-                and node.is_finished
-                and node.exit_status not in HOPELESS
+            if node.is_finished_ok:
+                continue
+            if self.ctx.runs[key] > 1 and node.exit_status == IMPOSSIBLE:
+                # What an earlier job had no time to say.
+                self.ctx.why = node.exit_message
+                continue
+            self.ctx.tries[key] = 0 if progress else self.ctx.tries.get(key, 0) + 1
+            if (
+                not node.is_finished
+                or node.exit_status in HOPELESS
+                or self.ctx.tries[key] >= MAX_TRIES
             ):
-                self.report(f"{key} <{node.pk}> ended with {said}; running it once more")
+                self.ctx.failed[key] = said
+                self.report(f"{name} ended with {said}; going on without it")
+            elif not progress:
+                self.report(f"{name} ended with {said}; running it once more")
                 self.ctx.waiting.append(key)
             else:
-                self.ctx.failed[key] = said
-                self.report(f"{key} <{node.pk}> ended with {said}; going on without it")
+                self._queue_missing(key, name, said)
+
+    def _queue_missing(self, key: str, name: str, said: str) -> None:
+        """Have another job make what this one and those before it did not."""
+        found = {run: frames for run, frames in self.ctx.done.items() if run.startswith(key)}
+        count = sum(len(frames) for frames in found.values())
+        wanted = GenerateCalculation.settings_of({"settings": self.ctx.settings[key]}).n_structures
+        if count == wanted:
+            self.report(f"{name} ended with {said}; all its structures are there")
+            return
+        settings, made = call(settings_of_missing, self.ctx.settings[key], **found)
+        if not made.is_finished_ok:
+            self.ctx.failed[key] = said
+            self.report(f"{name} ended with {said}, and {made.exit_message}")
+            return
+        self.ctx.missing[key] = settings
+        self.ctx.waiting.append(key)
+        self.report(f"{name} ended with {said}; {wanted - count} of {wanted} are still to be made")
+
+    def _run_of(self, key: str) -> str:
+        """The name of the last run of a job: its key, then with a number."""
+        number = self.ctx.runs[key]
+        return key if number == 1 else f"{key}_run_{number:03d}"
 
     def gather(self) -> ExitCode | None:
         """Join the structures, and say how many are missing."""
         done = self.ctx.done
         if not done:
-            message = next(reversed(self.ctx.failed.values()))
+            message = next(reversed(self.ctx.failed.values()), self.ctx.why)
             return exit_with(self, "ERROR_ALL_JOBS_FAILED", message=message)
         if len(done) == 1:
             frames = next(iter(done.values()))
         else:
-            frames, node = call(merge_frames, **done)
+            frames, node = call(gather_generated, **done)
             if not node.is_finished_ok:
                 message = node.exit_message
                 return exit_with(self, "ERROR_NOT_GATHERED", message=message)

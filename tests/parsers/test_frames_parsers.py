@@ -313,3 +313,37 @@ def test_relaxed_structures(
     assert code.status == (304 if says else 0)
     assert ("frames" in outputs) == (not says)
     assert says in (code.message or "")
+
+
+@pytest.fixture
+def killed(make_job: Any, potential_data: Any, diamond_frames: Frames) -> Any:
+    """A search for three structures that was killed after two."""
+    settings = orm.Dict({"n_structures": 3, "first_index": 5})
+    job = make_job("generate", {"potential": potential_data, "settings": settings})
+    (job.retrieved / files.METRICS).write_bytes(b"")
+    for place, index in enumerate((6, 5)):
+        part = generated(diamond_frames, first=index)
+        part.save(job.temporary / files.FINISHED_FRAMES / f"part_{place:06d}")
+    return job
+
+
+@pytest.mark.parametrize("verdict", [None, 120, 140])
+def test_what_a_killed_search_had_finished_is_kept(killed: Any, verdict: int | None) -> None:
+    outputs, code = killed.parse(verdict)
+    assert code.status == 404
+    assert "what it had finished is kept" in code.message
+    assert outputs["frames"].get_frames().structure["index"].tolist() == [5, 6]
+
+
+def test_torn_parts_are_no_structures(killed: Any) -> None:
+    for file in (killed.temporary / files.FINISHED_FRAMES).glob("*/ptr.npy"):
+        file.write_bytes(file.read_bytes()[:20])
+    outputs, code = killed.parse()
+    assert outputs == {}
+    assert code.status == 103
+
+
+def test_structures_of_another_search_are_refused(killed: Any, diamond_frames: Frames) -> None:
+    generated(diamond_frames, first=9).save(killed.temporary / files.FINISHED_FRAMES / "part_9")
+    outputs, _ = killed.parse()
+    assert outputs == {}

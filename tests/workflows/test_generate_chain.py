@@ -46,7 +46,7 @@ def end(chain: Any, aiida_localhost: Any, tmp_path: Path) -> Any:
     def make(
         key: str, status: int, frames: Frames | None = None, said: dict[str, Any] | None = None
     ) -> None:
-        settings = chain.ctx.settings[key]
+        settings = chain.ctx.missing[key]
         node = job_node("generate", aiida_localhost, {"settings": settings}, retrieved)
         if frames is not None:
             output = FramesData(frames)
@@ -60,7 +60,7 @@ def end(chain: Any, aiida_localhost: Any, tmp_path: Path) -> Any:
         node.set_exit_status(status)
         node.set_exit_message("as the parser said")
         chain.ctx[key] = node
-        chain.ctx.tries[key] = chain.ctx.tries.get(key, 0) + 1
+        chain.ctx.runs[key] = chain.ctx.runs.get(key, 0) + 1
         chain.ctx.waiting = [name for name in chain.ctx.waiting if name != key]
         chain.ctx.launched = [key]
         chain.inspect_jobs()
@@ -76,7 +76,7 @@ def test_all_jobs_good(chain: Any, end: Any, diamond_frames: Frames) -> None:
     assert chain.gather() is None
     frames = chain.outputs["frames"].get_frames()
     assert frames.structure["index"].tolist() == [0, 1, 2, 3]
-    assert chain.outputs["frames"].creator.process_label == "merge_frames"
+    assert chain.outputs["frames"].creator.process_label == "gather_generated"
 
 
 def test_every_job_gets_the_structures_to_begin_with(
@@ -135,13 +135,54 @@ def test_impossible_starts_are_named(chain: Any, end: Any, diamond_frames: Frame
     assert "1 of 4 structures are missing (no sensible start was found (random" in code.message
 
 
-def test_what_a_cut_short_job_made_is_kept(chain: Any, end: Any, diamond_frames: Frames) -> None:
+@pytest.mark.parametrize("status", [400, 403, 404, 410, 120, 140, 306])
+def test_a_job_that_was_cut_short_makes_only_the_rest(
+    status: int, chain: Any, end: Any, diamond_frames: Frames
+) -> None:
     end("job_000", 0, generated(diamond_frames.select([0, 0])))
-    end("job_001", 400, generated(diamond_frames, first=2))
+    end("job_001", status, generated(diamond_frames, first=3))
+    assert chain.ctx.waiting == ["job_001"]
+    rest = chain.ctx.missing["job_001"].get_dict()
+    assert (rest["indices"], rest["n_structures"]) == ([2], 1)
+    assert chain.ctx.missing["job_001"].creator.process_label == "settings_of_missing"
+    end("job_001", 0, generated(diamond_frames, first=2), {"summary": {}})
+    assert not chain.should_run_jobs()
+    assert chain.gather() is None
+    frames = chain.outputs["frames"].get_frames()
+    assert frames.structure["index"].tolist() == [0, 1, 2, 3]
+    assert [*chain.outputs["results"]] == ["job_001_run_002"]
+
+
+def test_only_jobs_without_progress_count(chain: Any, end: Any, diamond_frames: Frames) -> None:
+    end("job_001", 0, generated(diamond_frames.select([0, 0]), first=2))
+    end("job_000", 103)
+    end("job_000", 400, generated(diamond_frames))
+    end("job_000", 400)
+    assert chain.ctx.waiting == ["job_000"]
+    end("job_000", 400)
+    assert not chain.should_run_jobs()
     code = chain.gather()
     assert code.status == 701
-    assert "1 of 4" in code.message
-    assert len(chain.outputs["frames"]) == 3
+    assert "1 of 4 structures are missing (failed: job_000)" in code.message
+
+
+def test_nothing_is_missing_of_a_job_that_was_killed_at_its_end(
+    chain: Any, end: Any, diamond_frames: Frames
+) -> None:
+    two = diamond_frames.select([0, 0])
+    end("job_000", 404, generated(two))
+    end("job_001", 0, generated(two, first=2))
+    assert not chain.should_run_jobs()
+    assert chain.gather() is None
+
+
+def test_what_is_missing_may_be_impossible(chain: Any, end: Any, diamond_frames: Frames) -> None:
+    end("job_000", 404, generated(diamond_frames))
+    end("job_001", 0, generated(diamond_frames.select([0, 0]), first=2))
+    end("job_000", 205)
+    code = chain.gather()
+    assert code.status == 701
+    assert "1 of 4 structures are missing (no sensible start was found (as the" in code.message
 
 
 def test_the_hopeless_is_not_tried_again(chain: Any, end: Any) -> None:

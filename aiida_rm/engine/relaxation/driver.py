@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from aiida_rm.engine.frames import Frames
+from aiida_rm.engine.parts import Parts
 from aiida_rm.engine.potential import Potential
 from aiida_rm.engine.relaxation import cell, fire, hop, langevin, lists, moves
 from aiida_rm.engine.relaxation.batch import Batch
@@ -64,6 +65,7 @@ def relax(
     floor: float = -math.inf,
     should_stop: Callable[[], str | None] = lambda: None,
     on_step: Callable[[RelaxStatus], None] = lambda _status: None,
+    parts: Parts | None = None,
 ) -> Frames:
     """Send every structure through the stages.
 
@@ -83,16 +85,18 @@ def relax(
         floor: E~ per atom of a structure that falls lower is not believed: it exploded.
         should_stop: asked at every step; a reason ends the run with what is finished.
         on_step: told at every step.
+        parts: gets what is finished whenever it is due.
 
     Returns:
-        The structures that finished, in the order they came in, with the labels ``energy`` (E~
-        alone), ``energy_per_atom``, ``fmax``, ``steps`` (of all stages) and ``status`` (0
-        converged, 1 out of steps, 2 exploded, 3 too large for the memory: the last two come back
-        as they started), and ``penalty`` if there is one.
+        The structures that finished, without those that ``parts`` got on the way, in the order
+        they came in, with the labels ``energy`` (E~ alone), ``energy_per_atom``, ``fmax``,
+        ``steps`` (of all stages) and ``status`` (0 converged, 1 out of steps, 2 exploded, 3 too
+        large for the memory: the last two come back as they started), and ``penalty`` if there is
+        one.
     """
     room = Room(batch_atoms, potential.element_energy.device)
     whole = _Relaxation(frames, potential, stages, room, batch_edges, skin, penalty, floor)
-    return whole.run(should_stop, on_step)
+    return whole.run(should_stop, on_step, parts)
 
 
 class _Relaxation:
@@ -123,6 +127,7 @@ class _Relaxation:
         self,
         should_stop: Callable[[], str | None],
         on_step: Callable[[RelaxStatus], None],
+        parts: Parts | None,
     ) -> Frames:
         batch = self._next(None)
         while batch is not None and len(batch):
@@ -135,7 +140,11 @@ class _Relaxation:
                 if stop:
                     break
                 batch = self._next(batch.keep(~batch.done))
-        return self.results.frames_now()
+            elif parts is not None and finished and parts.due():
+                self.results.note(batch)
+            if parts is not None and parts.due():
+                parts.add(self.results.take())
+        return self.results.take()
 
     def _next(self, batch: Batch | None) -> Batch | None:
         """The batch with others in the room that there is."""

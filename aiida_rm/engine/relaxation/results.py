@@ -27,6 +27,7 @@ class Results:
         self.positions = np.array(frames.positions)
         self.cells = np.array(frames.cells)
         self.finished = np.zeros(len(frames), bool)
+        self.taken = np.zeros(len(frames), bool)
         kinds = {"steps": np.int64, "status": np.int8}
         self.labels = {name: np.zeros(len(frames), kinds.get(name, float)) for name in _LABELS}
         if not penalised:
@@ -53,11 +54,13 @@ class Results:
         self.cells[rows] = _plain(batch.cells[sound].double())
         self.positions[self.frames.atoms_of(rows)] = _plain(batch.positions[atoms].double())
 
-    def frames_now(self) -> Frames:
-        """Those that finished, in the order they came in, with their labels."""
+    def take(self) -> Frames:
+        """Those that finished and were not taken yet, in the order they came in, with labels."""
+        rows = np.flatnonzero(self.finished & ~self.taken)
+        self.taken[rows] = True
         whole = replace(self.frames, positions=self.positions, cells=self.cells)
-        part = whole.select(self.finished)
-        labels = {name: values[self.finished] for name, values in self.labels.items()}
+        part = whole.select(rows)
+        labels = {name: values[rows] for name, values in self.labels.items()}
         labels["energy_per_atom"] = labels["energy"] / part.counts
         return part.with_labels(structure=labels)
 
