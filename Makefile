@@ -1,6 +1,7 @@
 # make install   the environment in .venv
 # make demo      one diamond in, new carbon out (at most 10 minutes on 2 cores: 8 epochs, not 12)
 # make test      all quick tests         make test-slow   the long ones
+# make test-services   the loop on SLURM, over ssh, through daemons, and what can befall it there
 # make lint      the checks of pre-commit
 #
 # A processor build of torch saves gigabytes where there is no GPU:
@@ -14,7 +15,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint clean
+.PHONY: help install demo test test-slow test-services lint clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | sed '/^$$/q'
@@ -33,10 +34,14 @@ demo: install
 	$(BIN)/python examples/diamond.py --epochs 8
 
 test: install
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest -m 'not slow and not services'
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow
+
+test-services: install
+	tools/services.sh start
+	$(BIN)/python -m pytest -m services --durations=10; status=$$?; tools/services.sh stop; exit $$status
 
 lint: install
 	PATH="$(CURDIR)/$(BIN):$$PATH" pre-commit run --all-files --show-diff-on-failure

@@ -6,7 +6,15 @@ from typing import Any
 
 from aiida import orm
 from aiida.common.exceptions import NotExistent
-from aiida.engine import ExitCode, Process, ProcessSpec
+from aiida.common.links import LinkType
+from aiida.engine import ExitCode, Process, ProcessSpec, ToContext, WorkChain
+
+from aiida_rm.calculations.base import EngineCalculation
+
+#: Nobody knows why: nothing came back, a machine failed.
+UNLUCKY_ANYWHERE = (100, 140)
+#: The same of our own jobs: the engine died, its outputs are missing or truncated.
+UNLUCKY = (*UNLUCKY_ANYWHERE, 103, 303, 304, 305)
 
 
 class CleaningMixin:
@@ -58,3 +66,27 @@ def verdict(node: orm.ProcessNode) -> str:
         lines = (node.exception or "").strip().splitlines()
         return f"an error of AiiDA's ({lines[-1] if lines else 'it says no more'})"
     return f"[{node.exit_status}] {node.exit_message or node.process_state}"
+
+
+def unlucky(node: orm.ProcessNode) -> bool:
+    """Whether a job ended for a reason that the same job may not meet again."""
+    if not isinstance(node, orm.CalcJobNode):
+        return False
+    ours = issubclass(node.process_class, EngineCalculation)
+    return node.exit_status in (UNLUCKY if ours else UNLUCKY_ANYWHERE)
+
+
+def once_more(chain: WorkChain, label: str) -> ToContext | None:
+    """Run a job of the context again, with the same inputs, if it was unlucky.
+
+    A step of an outline between the one that submits the job and the one that looks at it.
+    """
+    node = chain.ctx[label]
+    if not unlucky(node):
+        return None
+    builder = node.get_builder_restart()
+    link = node.base.links.get_incoming(link_type=LinkType.CALL_CALC).one()
+    builder.metadata.call_link_label = f"{link.link_label}_again"
+    again = chain.submit(builder)
+    chain.report(f"{label} <{node.pk}> ended with {verdict(node)}; once more as <{again.pk}>")
+    return ToContext(**{label: again})

@@ -22,7 +22,7 @@ from aiida_rm.referees.base import (
     load_referee,
 )
 from aiida_rm.referees.functions import check_judged, gather_verdicts, is_judged, row_key
-from aiida_rm.workflows.common import CleaningMixin, call, exit_with, verdict
+from aiida_rm.workflows.common import CleaningMixin, call, exit_with, unlucky, verdict
 from aiida_rm.workflows.protocols import check_names
 
 MAX_STRUCTURES = 10_000
@@ -133,6 +133,7 @@ class JudgeWorkChain(CleaningMixin, WorkChain):
     def setup(self) -> ExitCode | None:
         """Ask the referee which runs there are to be."""
         self.ctx.jobs, self.ctx.rows, self.ctx.judged, self.ctx.launched = {}, {}, {}, []
+        self.ctx.again = []
         self.ctx.verdicts = {"frames": {}, "references": {}}
         try:
             self._prepare("frames")
@@ -204,6 +205,11 @@ class JudgeWorkChain(CleaningMixin, WorkChain):
         """Keep what came back; a run that brought nothing is a verdict as well."""
         for key in self.ctx.launched:
             node = self.ctx[key]
+            if unlucky(node) and key not in self.ctx.again:
+                self.ctx.again.append(key)
+                self.ctx.waiting.insert(0, key)
+                self.report(f"{key} <{node.pk}> ended with {verdict(node)}; once more")
+                continue
             if "frames" not in node.outputs:
                 self._fail(key, f"the job ended with {verdict(node)}")
                 continue

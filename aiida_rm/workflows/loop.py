@@ -23,7 +23,7 @@ from aiida_rm.data.frames import FramesData
 from aiida_rm.data.potential import PotentialData
 from aiida_rm.engine.settings import parse_settings
 from aiida_rm.workflows.committee import CommitteeMixin, define_committee
-from aiida_rm.workflows.common import CleaningMixin, call, exit_with, verdict
+from aiida_rm.workflows.common import CleaningMixin, call, exit_with, once_more, verdict
 from aiida_rm.workflows.continuing import continued_inputs
 from aiida_rm.workflows.generate import STRUCTURES_MISSING, GenerateWorkChain
 from aiida_rm.workflows.hardware import Hardware
@@ -135,6 +135,7 @@ class LoopWorkChain(CommitteeMixin, CleaningMixin, ProtocolMixin, WorkChain):
             while_(cls.should_run_round)(
                 cls.begin_round,
                 cls.run_perturb,
+                cls.perturb_once_more,
                 cls.inspect_perturb,
                 cls.run_train,
                 cls.inspect_train,
@@ -275,6 +276,10 @@ class LoopWorkChain(CommitteeMixin, CleaningMixin, ProtocolMixin, WorkChain):
         inputs = AttributeDict(self.exposed_inputs(PerturbCalculation, "perturb"))
         inputs.frames = self.ctx.dataset
         return self._launch("perturb", PerturbCalculation, inputs, inputs)
+
+    def perturb_once_more(self) -> Any:
+        """Run the job again if it was unlucky."""
+        return once_more(self, "perturb")
 
     def inspect_perturb(self) -> ExitCode | None:
         """Without perturbed structures the loop ends."""

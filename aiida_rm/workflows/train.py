@@ -21,7 +21,7 @@ from aiida_rm.calculations.train import TrainCalculation
 from aiida_rm.data.frames import FramesData
 from aiida_rm.data.potential import PotentialData
 from aiida_rm.monitors import EXPLODING, SILENT, ended_by
-from aiida_rm.workflows.common import call, exit_with, verdict
+from aiida_rm.workflows.common import call, exit_with, unlucky, verdict
 from aiida_rm.workflows.functions import with_half_batches, with_half_learning_rate
 from aiida_rm.workflows.hardware import Hardware
 from aiida_rm.workflows.protocols import ProtocolMixin, kinds_of, merge, need
@@ -31,8 +31,6 @@ CUT_SHORT = (400, 403, 404)
 SCHEDULER_STOPS = (110, 120, 140)
 OUT_OF_MEMORY = (410, 110)
 DIVERGED = (411,)
-#: Nobody knows why: once more.
-UNLUCKY = (100, 103, 140, 303, 304, 305)
 MAX_HALVINGS = 2
 
 
@@ -215,8 +213,7 @@ class TrainWorkChain(ProtocolMixin, BaseRestartWorkChain):
     @process_handler(priority=300)
     def handle_unlucky(self, node: orm.CalcJobNode) -> ProcessHandlerReport | None:
         """Outputs are missing and nobody knows why: run the same again, once."""
-        unlucky = node.exit_status in UNLUCKY or ended_by(node, SILENT)
-        if not unlucky or self.ctx.unlucky:
+        if not (unlucky(node) or ended_by(node, SILENT)) or self.ctx.unlucky:
             return None
         self.ctx.unlucky = True
         self.report(f"{_name(node)} ended with {verdict(node)}; running it once more")

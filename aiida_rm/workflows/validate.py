@@ -17,7 +17,7 @@ from aiida_rm.engine.errors import EngineError
 from aiida_rm.engine.labels import PERCEPTION, POSEBUSTERS, SCORED, SMACT
 from aiida_rm.engine.settings import ScoreSettings
 from aiida_rm.workflows.candidates import JUDGE, choose_candidates, join_verdicts
-from aiida_rm.workflows.common import CleaningMixin, call, exit_with, verdict
+from aiida_rm.workflows.common import CleaningMixin, call, exit_with, once_more, verdict
 from aiida_rm.workflows.judge import MAX_STRUCTURES, JudgeWorkChain
 from aiida_rm.workflows.protocols import ProtocolMixin, kinds_of, merge, need
 from aiida_rm.workflows.referees import (
@@ -107,12 +107,15 @@ class ValidateWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
         spec.output("results", valid_type=orm.Dict, required=False, help="Summary of the scoring.")
         spec.outline(
             cls.run_score,
+            cls.score_once_more,
             cls.inspect_score,
             if_(cls.has_referees)(
                 cls.choose,
                 cls.run_referees,
                 cls.inspect_referees,
-                if_(cls.should_score_again)(cls.run_score_again, cls.inspect_score_again),
+                if_(cls.should_score_again)(
+                    cls.run_score_again, cls.score_again_once_more, cls.inspect_score_again
+                ),
             ),
             cls.select,
         )
@@ -169,6 +172,10 @@ class ValidateWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
     def run_score(self) -> Any:
         """Submit the scoring."""
         return self._score("score", self.inputs.score.frames)
+
+    def score_once_more(self) -> Any:
+        """Run the job again if it was unlucky."""
+        return once_more(self, "score")
 
     def inspect_score(self) -> ExitCode | None:
         """Keep the verdicts; without them there is nothing to select from."""
@@ -241,6 +248,10 @@ class ValidateWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
     def run_score_again(self) -> Any:
         """Score the relaxed structures."""
         return self._score("score_again", self.ctx.select_from)
+
+    def score_again_once_more(self) -> Any:
+        """Run the job again if it was unlucky."""
+        return once_more(self, "score_again")
 
     def inspect_score_again(self) -> ExitCode | None:
         """What is accepted is judged as it is accepted."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sysconfig
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ def services(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("PATH", f"{scripts}:{os.environ['PATH']}")
     monkeypatch.setattr(client, "VERDI_BIN", f"{scripts}/verdi")
     for mark in request.node.iter_markers("services"):
+        if not mark.args:
+            continue
         asked = [ROOT / "tools" / "services.sh", "status", *mark.args]
         told = subprocess.run(asked, capture_output=True, text=True, check=False)
         if told.returncode:
@@ -109,14 +112,31 @@ def check_loop(node: orm.WorkChainNode) -> list[orm.CalcJobNode]:
 @contextmanager
 def daemon_of(profile: Any, workers: int = 1) -> Iterator[Any]:
     """A daemon of so many workers."""
-    get_config().set_option("daemon.timeout", 120)
+    get_config().set_option("daemon.timeout", 60)
     get_config().set_option("runner.poll.interval", 1)
     daemon = client.get_daemon_client(profile.name)
     daemon.start_daemon(number_workers=workers)
     try:
         yield daemon
     finally:
-        daemon.stop_daemon(wait=True)
+        # Circus does not always answer that it ends, and ends.
+        pid = daemon.get_daemon_pid()
+        with suppress(client.DaemonException):
+            daemon.stop_daemon(wait=False)
+        end = time.monotonic() + 60
+        while pid and _lives(pid) and time.monotonic() < end:
+            time.sleep(0.2)
+        if pid and _lives(pid):
+            os.kill(pid, signal.SIGTERM)
+
+
+def _lives(pid: int) -> bool:
+    """Whether a process runs; one that is only waited for does not."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
 
 
 def submit_and_wait(builder: ProcessBuilder, daemon: Any) -> orm.WorkChainNode:

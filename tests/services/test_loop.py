@@ -83,6 +83,7 @@ def test_postgres_and_rabbitmq(
         check_loop(submit_and_wait(small_loop(computer), daemon))
 
 
+@pytest.mark.services
 def test_sqlite_and_zeromq(
     aiida_config_tmp: Any, aiida_profile_factory: Any, aiida_computer_local: Any, small_loop: Any
 ) -> None:
