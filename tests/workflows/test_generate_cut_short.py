@@ -1,4 +1,4 @@
-"""A search whose job is killed, or runs out of time, ends with the structures of one that is not."""
+"""A search whose job is killed or out of time ends with the structures of one that is not."""
 
 from __future__ import annotations
 
