@@ -25,7 +25,12 @@ class TrainCalculation(EngineCalculation):
     """Train a potential on the fictitious response, anew, from a potential, or from a state."""
 
     TASK = "train"
-    TEMPORARY = (files.OUTPUT_POTENTIAL, files.OUTPUT_STATE, files.OUTPUT_FRAMES)
+    TEMPORARY = (
+        files.OUTPUT_POTENTIAL,
+        files.OUTPUT_STATE,
+        files.PREVIOUS_STATE,
+        files.OUTPUT_FRAMES,
+    )
 
     @classmethod
     def define(cls, spec: CalcJobProcessSpec) -> None:

@@ -17,6 +17,7 @@ from typing import IO, Any, ClassVar
 from aiida.common.exceptions import ValidationError
 from aiida.orm import SinglefileData
 
+from aiida_rm.engine.checksum import check_seal
 from aiida_rm.engine.elements import NUMBERS
 
 #: Largest header that is read, in bytes.
@@ -240,7 +241,7 @@ class SafetensorsData(SinglefileData):
         Raises:
             TypeError: ``file`` is neither a path nor an open file.
             FileNotFoundError: there is no such file.
-            HeaderError: it is not a file of this kind.
+            HeaderError: it is not a file of this kind, or damaged.
         """
         if file is None:
             raise TypeError(f"{type(self).__name__} needs a path or a file open in binary mode")
@@ -279,6 +280,12 @@ class SafetensorsData(SinglefileData):
 
     def _put(self, handle: IO[bytes]) -> None:
         attributes = self.attributes_of(read_header(handle, self.KIND))
+        try:
+            check_seal(handle)
+        except ValueError as error:
+            raise HeaderError(str(error)) from error
+        finally:
+            handle.seek(0)
         super().set_file(handle, filename=self.FILENAME)
         self.base.attributes.set_many(attributes)
 

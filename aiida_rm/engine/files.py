@@ -27,6 +27,8 @@ OUTPUT_FRAMES: Final = "output_frames"
 FINISHED_FRAMES: Final = "finished_frames"
 OUTPUT_POTENTIAL: Final = "potential.safetensors"
 OUTPUT_STATE: Final = "training_state.safetensors"
+#: The one before it, should the last one be damaged.
+PREVIOUS_STATE: Final = "previous_training_state.safetensors"
 
 # What the program prints; kept apart from the scheduler's own streams.
 STDOUT: Final = "aiida_rm.out"

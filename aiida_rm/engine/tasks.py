@@ -22,12 +22,11 @@ from aiida_rm.engine.settings import (
     ScoreSettings,
     TrainSettings,
 )
+from aiida_rm.engine.ticker import Ticker
 
 if TYPE_CHECKING:
     from aiida_rm.engine.potential import Potential
 
-#: Seconds between lines of progress.
-_INTERVAL = 1.0
 #: Share of the walltime after which the starts relax no further if a committee is to judge them:
 #: it takes one call of each potential, where a relaxation takes hundreds.
 _RELAXING = 0.95
@@ -53,7 +52,7 @@ def run_perturb(job: Job) -> Outcome:
     assert isinstance(job.settings, PerturbSettings)
     use_threads(1)
     frames = Frames.load(job.path(files.INPUT_FRAMES))
-    ticker = _Ticker(job, "perturbing")
+    ticker = Ticker(job, "perturbing")
     perturbed = perturb(frames, job.settings, ticker.count)
     perturbed.save(job.path(files.OUTPUT_FRAMES))
     return Outcome(
@@ -103,6 +102,7 @@ def run_train(job: Job) -> Outcome:
         outcome.potential.save(job.path(files.OUTPUT_POTENTIAL))
         if outcome.finished:
             checkpoint.unlink(missing_ok=True)
+            job.path(files.PREVIOUS_STATE).unlink(missing_ok=True)
             if (validation := trainer.held_out(outcome.potential)) is not None:
                 validation.save(job.path(files.OUTPUT_FRAMES))
     team.leave()
@@ -219,7 +219,7 @@ def _relax(
     penalty = None
     if s.penalty:
         penalty = load_penalty(s.penalty, s.penalty_weight, s.penalty_arguments)
-    ticker = _Ticker(job, "relaxing")
+    ticker = Ticker(job, "relaxing")
     calls = halved = 0
 
     def on_step(status: RelaxStatus) -> None:
@@ -276,7 +276,7 @@ class _Committee:
 
         # What has no E~ came back as it started.
         which = np.isfinite(found.structure["energy"])
-        ticker = _Ticker(self.job, "judging")
+        ticker = Ticker(self.job, "judging")
         judged = 0
 
         def on_batch(finished: int, total: int) -> None:
@@ -342,7 +342,7 @@ def run_relax(job: Job) -> Outcome:
     assert isinstance(job.settings, RelaxSettings)
     use_threads(job.settings.threads)
     frames = Frames.load(job.path(files.INPUT_FRAMES))
-    ticker = _Ticker(job, "judging")
+    ticker = Ticker(job, "judging")
     judged, reason = judge(frames, job.settings, job.should_stop, ticker.count)
     judged.save(job.path(files.OUTPUT_FRAMES))
     good = int((judged.structure["verdict"] == "converged").sum())
@@ -375,28 +375,3 @@ def use_threads(count: int) -> None:
         import torch
 
         torch.set_num_threads(count)
-
-
-class _Ticker:
-    """Lines of progress, at most one a second."""
-
-    def __init__(self, job: Job, stage: str) -> None:
-        self.job = job
-        self.stage = stage
-        self._last = 0.0
-
-    def count(self, finished: int, total: int, *, last: bool = False, **more: float) -> None:
-        now = time.monotonic()
-        if now - self._last < _INTERVAL and finished < total and not last:
-            return
-        self._last = now
-        self.job.metric(
-            {
-                "stage": self.stage,
-                "finished": finished,
-                "total": total,
-                "seconds": self.job.seconds,
-                **more,
-            }
-        )
-        print(f"{self.stage}: {finished} of {total}", flush=True)

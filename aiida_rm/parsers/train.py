@@ -30,8 +30,7 @@ class TrainParser(EngineParser):
                 node.set_array(name, array)
             self.out("learning_curves", node)
         if not self.finished:
-            problem = self._attach("state", folder / files.OUTPUT_STATE, TrainingStateData)
-            self.can_go_on = problem is None
+            self.can_go_on = self._attach_state(folder)
         if problem := self._attach_validation(folder / files.OUTPUT_FRAMES):
             self.logger.warning("no output `validation`: %s", problem)
         return self._attach("potential", folder / files.OUTPUT_POTENTIAL, PotentialData)
@@ -52,6 +51,16 @@ class TrainParser(EngineParser):
         except (EngineError, OSError, ValueError, TypeError, EOFError) as error:
             return str(error)
         return None
+
+    def _attach_state(self, folder: Path) -> bool:
+        """Attach the last checkpoint, or the one before it where that is damaged."""
+        problem = self._attach("state", folder / files.OUTPUT_STATE, TrainingStateData)
+        if problem is None:
+            return True
+        if self._attach("state", folder / files.PREVIOUS_STATE, TrainingStateData) is not None:
+            return False
+        self.logger.warning("%s; taking the checkpoint before it", problem)
+        return True
 
     def _attach(self, label: str, path: Path, kind: type[orm.SinglefileData]) -> str | None:
         if path.is_symlink() or not path.is_file():

@@ -62,7 +62,11 @@ def test_what_is_sent(task: str, inputs: Any, prepare: Any) -> None:
         "aiida_rm.out",
         "aiida_rm.err",
     }
-    large = {"train": {"potential.safetensors", "training_state.safetensors"}}
+    states = {"training_state.safetensors", "previous_training_state.safetensors"}
+    large = {
+        "train": {"potential.safetensors", *states},
+        "generate": {"output_frames", "finished_frames"},
+    }
     assert set(info.retrieve_temporary_list) == large.get(task, {"output_frames"})
 
 

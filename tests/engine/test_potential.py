@@ -322,6 +322,8 @@ def test_file_round_trip_and_equal_bytes_in_another_process(
         ),
         (lambda b: b.replace(b'\\"schema\\": 1', b'\\"schema\\": 9'), "schema version 9"),
         (lambda b: b.replace(b"element_energy", b"element_enargy"), "damaged"),
+        (lambda b: b[:-5] + bytes([b[-5] ^ 1]) + b[-4:], "damaged: its checksum"),
+        (lambda b: b.replace(b'\\"scale\\": 0.5', b'\\"scale\\": 0.6'), "damaged: its checksum"),
     ],
 )
 def test_bad_files_are_refused(tmp_path: Path, damage: object, words: str) -> None:

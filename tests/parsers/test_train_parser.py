@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from aiida_rm.data.frames import FramesData
 from aiida_rm.engine import files
 from aiida_rm.engine.frames import Frames
+from aiida_rm.engine.potential import write_safetensors
+from tests.conftest import STATE_HEADER
 from tests.jobs import failed, perturbed, results, write_results
 
 
@@ -81,6 +84,41 @@ def test_killed_while_the_state_was_written(job: Any, state_file: Path) -> None:
     outputs, code = job.parse(exit_status=120)
     assert code is None  # the scheduler's own code is the better one
     assert list(outputs) == ["learning_curves"]
+
+
+@pytest.mark.parametrize("damage", ["absent", "truncated", "flipped"])
+def test_a_damaged_state_gives_way_to_the_one_before(
+    job: Any, sealed_states: tuple[bytes, bytes], damage: str
+) -> None:
+    before, last = sealed_states
+    flipped = bytearray(last)
+    flipped[-3] ^= 4
+    content = {"truncated": last[:-7], "flipped": bytes(flipped)}
+    if damage in content:
+        (job.temporary / files.OUTPUT_STATE).write_bytes(content[damage])
+    (job.temporary / files.PREVIOUS_STATE).write_bytes(before)
+    outputs, code = job.parse()
+    assert code.status == 404
+    assert outputs["state"].step == 1
+    assert outputs["state"].filename == files.OUTPUT_STATE
+
+
+@pytest.fixture
+def sealed_states(tmp_path: Path) -> tuple[bytes, bytes]:
+    """Two states as the engine writes them, one after the other."""
+    paths = [tmp_path / files.PREVIOUS_STATE, tmp_path / files.OUTPUT_STATE]
+    for step in (1, 2):
+        header = {**STATE_HEADER, "step": step}
+        write_safetensors(paths[1], {"weights": torch.ones(step)}, header, paths[0])
+    return paths[0].read_bytes(), paths[1].read_bytes()
+
+
+def test_a_full_disk_keeps_the_state(job: Any, state_file: Path) -> None:
+    write_results(job.retrieved, failed("train", "disk"))
+    shutil.copy(state_file, job.temporary / files.OUTPUT_STATE)
+    outputs, code = job.parse()
+    assert code.status == 306
+    assert "state" in outputs
 
 
 def test_out_of_memory_keeps_the_state(job: Any, state_file: Path) -> None:

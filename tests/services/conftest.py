@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import subprocess
 import sysconfig
@@ -12,9 +13,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from aiida import orm
-from aiida.engine import ProcessBuilder, submit
+from aiida.engine import ProcessBuilder, run_get_node, submit
 from aiida.engine.daemon import client
 from aiida.manage import get_config
 
@@ -25,6 +27,12 @@ from tests.workflows.conftest import TINY, engine_path
 
 ROOT = Path(__file__).parents[2]
 SERVICES = Path(os.environ.get("SERVICES_DIR", ROOT / ".services"))
+POSTGRES: dict[str, Any] = {
+    "host": "127.0.0.1",
+    "port": 5433,
+    "user": "aiida_rm",
+    "password": "aiida_rm",
+}
 #: A daemon that has not done it by then never will.
 TIMEOUT = 900
 
@@ -51,22 +59,43 @@ def services(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.fixture
 def small_loop(diamond_frames: Frames) -> Callable[..., ProcessBuilder]:
-    """``small_loop(computer, options)``: one round from one diamond, a referee in it."""
+    """``small_loop(computer)``: one round from one diamond, a referee in it.
 
-    def build(computer: orm.Computer, options: dict[str, Any] | None = None) -> ProcessBuilder:
+    More: the ``options`` of all jobs, another ``program`` than the engine, more ``prepend_text``.
+    """
+
+    def build(
+        computer: orm.Computer,
+        options: dict[str, Any] | None = None,
+        *,
+        program: str | None = None,
+        prepend_text: str = "",
+    ) -> ProcessBuilder:
         code = orm.InstalledCode(
             computer=computer,
-            filepath_executable=engine_path(),
+            filepath_executable=program or engine_path(),
             # another machine does not know this checkout
-            prepend_text=f"export OMP_NUM_THREADS=1\nexport PYTHONPATH={ROOT}",
+            prepend_text=f"export OMP_NUM_THREADS=1\nexport PYTHONPATH={ROOT}\n{prepend_text}",
         ).store()
         dataset = FramesData(diamond_frames)
         emt = {"calculator": "ase.calculators.emt:EMT", "cell": "hydrostatic", "fmax": 0.5}
         overrides = {
             "rounds": 1,
             "perturb": {"settings": TINY["perturb"]},
-            "train": {"train": {"settings": TINY["train"]}},
-            "generate": {"generate": {"settings": TINY["generate"]}},
+            # a checkpoint after each step, structures one by one: the same bits however cut
+            "train": {
+                "train": {"settings": {**TINY["train"], "epochs": 6, "checkpoint_seconds": 0}}
+            },
+            "generate": {
+                "generate": {
+                    "settings": {
+                        **TINY["generate"],
+                        "dtype": "float64",
+                        "batch_atoms": 1,
+                        "checkpoint_seconds": 0,
+                    }
+                }
+            },
             "validate": {
                 "score": {"settings": TINY["score"]},
                 "rules": {"valid": True, "unique": True, "limit": 2},
@@ -89,10 +118,73 @@ def small_loop(diamond_frames: Frames) -> Callable[..., ProcessBuilder]:
     return build
 
 
+@pytest.fixture
+def postgres_profile(
+    aiida_config_tmp: Any, aiida_profile_factory: Any, tmp_path: Path
+) -> Iterator[Any]:
+    """A profile on PostgreSQL and RabbitMQ, with a database of its own."""
+    aiida_config_tmp.set_option("warnings.rabbitmq_version", False)
+    name = f"test_{secrets.token_hex(8)}"
+    storage = {
+        "database_engine": "postgresql_psycopg",
+        "database_name": name,
+        "database_hostname": POSTGRES["host"],
+        "database_port": POSTGRES["port"],
+        "database_username": POSTGRES["user"],
+        "database_password": POSTGRES["password"],
+        "repository_uri": (tmp_path / "repository").as_uri(),
+    }
+    _in_postgres(f"CREATE DATABASE {name}")
+    with aiida_profile_factory(
+        aiida_config_tmp,
+        storage_backend="core.psql_dos",
+        storage_config=storage,
+        broker_backend="core.rabbitmq",
+    ) as profile:
+        yield profile
+    _in_postgres(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _in_postgres(command: str) -> None:
+    with psycopg.connect(dbname="postgres", autocommit=True, **POSTGRES) as connection:
+        connection.execute(command)
+
+
 def jobs_of(node: orm.WorkChainNode) -> list[orm.CalcJobNode]:
     """All jobs of a loop, in the order in which they were made."""
     jobs = [one for one in node.called_descendants if isinstance(one, orm.CalcJobNode)]
     return sorted(jobs, key=lambda job: job.pk)
+
+
+def figures(node: orm.WorkChainNode) -> dict[str, Any]:
+    """What a loop found, to the last bit; nothing of time or place."""
+    outputs = node.outputs
+    data = {
+        "potential": outputs.potential,
+        "scored": outputs.scored.round_01,
+        "accepted": outputs.accepted,
+        "dataset": outputs.dataset,
+    }
+    row = outputs.rounds["rounds"][0]
+    told = {name: value for name, value in row.items() if not name.startswith("seconds")}
+    return {**{name: one.base.repository.hash() for name, one in data.items()}, "row": told}
+
+
+_FIGURES: dict[str, Any] = {}
+
+
+@pytest.fixture
+def undisturbed(
+    aiida_computer: Any, small_loop: Callable[..., ProcessBuilder], services: None
+) -> dict[str, Any]:
+    """The figures of a loop that nothing befalls; it runs once."""
+    if not _FIGURES:
+        computer = aiida_computer(label="undisturbed", transport_type="core.local")
+        computer.configure(safe_interval=0, use_login_shell=False)
+        _, node = run_get_node(small_loop(computer))
+        check_loop(node)
+        _FIGURES.update(figures(node))
+    return _FIGURES
 
 
 def check_loop(node: orm.WorkChainNode) -> list[orm.CalcJobNode]:
@@ -119,18 +211,30 @@ def daemon_of(profile: Any, workers: int = 1) -> Iterator[Any]:
     try:
         yield daemon
     finally:
-        # Circus does not always answer that it ends, and ends.
-        pid = daemon.get_daemon_pid()
-        with suppress(client.DaemonException):
-            daemon.stop_daemon(wait=False)
-        end = time.monotonic() + 60
-        while pid and _lives(pid) and time.monotonic() < end:
-            time.sleep(0.2)
-        if pid and _lives(pid):
-            os.kill(pid, signal.SIGTERM)
+        stop_daemon(daemon)
 
 
-def _lives(pid: int) -> bool:
+def stop_daemon(daemon: Any) -> None:
+    """Stop a daemon, and wait until it has ended."""
+    pid = daemon.get_daemon_pid()
+    # Circus does not always answer that it ends, and ends.
+    with suppress(client.DaemonException):
+        daemon.stop_daemon(wait=False)
+    if pid and not until(lambda: not lives(pid), 60):
+        os.kill(pid, signal.SIGTERM)
+
+
+def until(condition: Callable[[], bool], seconds: float = TIMEOUT) -> bool:
+    """Wait for a condition, so long at most; whether it came about."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.2)
+    return True
+
+
+def lives(pid: int) -> bool:
     """Whether a process runs; one that is only waited for does not."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
@@ -142,9 +246,11 @@ def _lives(pid: int) -> bool:
 def submit_and_wait(builder: ProcessBuilder, daemon: Any) -> orm.WorkChainNode:
     """Hand it to the daemon, and look at the database until it has ended."""
     node = submit(builder)
-    end = time.monotonic() + TIMEOUT
-    while not node.is_terminated and time.monotonic() < end:
-        time.sleep(0.5)
-    log = Path(daemon.daemon_log_file)
-    assert node.is_terminated, log.read_text(encoding="utf-8")[-5000:] if log.exists() else "no log"
+    assert until(lambda: bool(node.is_terminated)), log_of(daemon)
     return node
+
+
+def log_of(daemon: Any) -> str:
+    """The end of what the workers of a daemon said."""
+    log = Path(daemon.daemon_log_file)
+    return log.read_text(encoding="utf-8")[-5000:] if log.exists() else "no log"

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
+from aiida_rm.engine.checksum import NAME, check_seal, seal
 from aiida_rm.engine.elements import MAX_NUMBER, NUMBERS, SYMBOLS
 from aiida_rm.engine.errors import DiskError, PotentialError
 from aiida_rm.engine.files import SCHEMA_VERSION
@@ -218,24 +219,41 @@ def _shape_of(header: dict[str, Any]) -> Hyperparameters:
 
 
 def write_safetensors(
-    path: str | os.PathLike[str], tensors: dict[str, Tensor], header: dict[str, Any]
+    path: str | os.PathLike[str],
+    tensors: dict[str, Tensor],
+    header: dict[str, Any],
+    previous: str | os.PathLike[str] | None = None,
 ) -> None:
     """Write tensors and a JSON header atomically; equal content gives equal bytes.
+
+    Args:
+        path: the file.
+        tensors: by name.
+        header: plain values; a checksum of everything is added.
+        previous: the name that a file which is already there is kept under.
 
     Raises:
         DiskError: the file cannot be written.
     """
     target = Path(path)
     temporary = target.with_name(target.name + ".tmp")
-    # One metadata key alone: safetensors does not keep the order of several.
-    metadata = {"header": json.dumps(header, sort_keys=True, allow_nan=False)}
     whole = {name: tensor.contiguous() for name, tensor in sorted(tensors.items())}
+
+    def pack(document: dict[str, Any]) -> bytes:
+        # One metadata key alone: safetensors does not keep the order of several.
+        text = json.dumps(document, sort_keys=True, allow_nan=False)
+        return bytes(save(whole, metadata={"header": text}))
+
+    content = pack(seal(pack(header)))
     try:
-        save_file(whole, temporary, metadata=metadata)
-        with temporary.open("rb") as handle:
+        with temporary.open("wb") as handle:
+            handle.write(content)
+            handle.flush()
             os.fsync(handle.fileno())
+        if previous is not None and target.exists():
+            target.replace(previous)
         temporary.replace(target)
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         temporary.unlink(missing_ok=True)
         raise DiskError(
             f"'{target.name}' could not be written ({error}); free some disk space and rerun"
@@ -264,4 +282,10 @@ def read_safetensors(
             f"'{name}' has schema version {header.get('schema')}, this engine reads "
             f"{SCHEMA_VERSION}; use the aiida-rm that wrote it"
         )
+    try:
+        with Path(path).open("rb") as raw:
+            check_seal(raw)
+    except (OSError, ValueError) as error:
+        raise PotentialError(f"'{name}' is damaged: {error}") from error
+    header.pop(NAME, None)
     return tensors, header

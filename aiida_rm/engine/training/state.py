@@ -23,8 +23,11 @@ def save_state(
     models: Mapping[str, Potential],
     optimizer: torch.optim.Optimizer,
     progress: Progress,
+    previous: Path | None = None,
 ) -> None:
     """Write weights, optimiser and counters; atomically.
+
+    What was at ``path`` is kept as ``previous``.
 
     Raises:
         DiskError: the file cannot be written.
@@ -52,7 +55,7 @@ def save_state(
         "history": keys,
         "elements": list(models["model"].elements),
     }
-    write_safetensors(path, tensors, header)
+    write_safetensors(path, tensors, header, previous)
 
 
 def load_state(

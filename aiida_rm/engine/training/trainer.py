@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from aiida_rm.engine.device import pick_device
-from aiida_rm.engine.errors import DivergenceError
+from aiida_rm.engine.errors import DiskError, DivergenceError
+from aiida_rm.engine.files import PREVIOUS_STATE
 from aiida_rm.engine.frames import Frames
 from aiida_rm.engine.neighbors import Graph
 from aiida_rm.engine.potential import Potential
@@ -136,7 +137,7 @@ class Trainer:
         Args:
             should_stop: a reason to stop now, or None.
             on_epoch: takes the metrics of an epoch.
-            checkpoint: where the first process saves the state.
+            checkpoint: where the first process saves the state; the one before it stays beside.
             say: takes a line about the speed, now and then.
 
         Raises:
@@ -170,7 +171,7 @@ class Trainer:
                             self.save(file)
                         return TrainOutcome(self.finished_potential(), stop, p)
                     if file and time.monotonic() - saved > s.checkpoint_seconds:
-                        self.save(file)
+                        self._checkpoint(file, say)
                         saved = time.monotonic()
                     pace.count(p.epoch, place, len(rows))
                 on_epoch(self._end_epoch(time.monotonic() - began, waited, trained))
@@ -348,7 +349,15 @@ class Trainer:
 
     def save(self, path: Path) -> None:
         """Write everything that :meth:`restore` needs; atomically."""
-        save_state(path, self.digest, self._models(), self.optimizer, self.progress)
+        previous = path.with_name(PREVIOUS_STATE)
+        save_state(path, self.digest, self._models(), self.optimizer, self.progress, previous)
+
+    def _checkpoint(self, path: Path, say: Callable[[str], None]) -> None:
+        """Save; a full disk is no reason to stop, there may be room at the end."""
+        try:
+            self.save(path)
+        except DiskError as error:
+            say(f"training goes on without a checkpoint: {error}")
 
     def restore(self, path: Path) -> None:
         """Continue where a saved training stood.

@@ -12,6 +12,7 @@ import torch
 from ase.build import bulk, molecule
 
 from aiida_rm.engine.errors import DivergenceError, FramesError, PotentialError, StateError
+from aiida_rm.engine.files import PREVIOUS_STATE
 from aiida_rm.engine.frames import Frames, concatenate
 from aiida_rm.engine.neighbors import build_graph
 from aiida_rm.engine.response import perturb
@@ -109,6 +110,25 @@ def test_checkpoints_come_by_the_clock(tmp_path: Path) -> None:
     resumed.restore(state)
     assert resumed.progress.epoch == 3
     assert not (tmp_path / "state.safetensors.tmp").exists()
+
+
+def test_the_checkpoint_before_the_last_stays(tmp_path: Path) -> None:
+    state = tmp_path / "state.safetensors"
+    Trainer(crystals(), replace(SETTINGS, checkpoint_seconds=0.0)).run(checkpoint=state)
+    state.write_bytes(state.read_bytes()[:-9] + bytes(9))
+    resumed = Trainer(crystals(), SETTINGS)
+    with pytest.raises(StateError, match="damaged: its checksum"):
+        resumed.restore(state)
+    resumed.restore(tmp_path / PREVIOUS_STATE)
+    assert_same_run(Trainer(crystals(), SETTINGS).run(), resumed.run(), tmp_path)
+
+
+def test_a_full_disk_is_no_reason_to_stop(tmp_path: Path) -> None:
+    said: list[str] = []
+    trainer = Trainer(crystals(), replace(SETTINGS, checkpoint_seconds=0.0))
+    outcome = trainer.run(checkpoint=tmp_path / "nowhere" / "state", say=said.append)
+    assert "training goes on without a checkpoint" in said[0]
+    assert_same_run(Trainer(crystals(), SETTINGS).run(), outcome, tmp_path)
 
 
 def test_the_last_weights_on_request() -> None:
