@@ -64,7 +64,7 @@ def test_what_is_sent(task: str, inputs: Any, prepare: Any) -> None:
     }
     states = {"training_state.safetensors", "previous_training_state.safetensors"}
     large = {
-        "train": {"potential.safetensors", *states},
+        "train": {"potential.safetensors", "output_frames", *states},
         "generate": {"output_frames", "finished_frames"},
     }
     assert set(info.retrieve_temporary_list) == large.get(task, {"output_frames"})

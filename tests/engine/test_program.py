@@ -210,7 +210,7 @@ def test_a_committee_judges_the_same_structures(chain: Path, committee: Path) ->
     assert (told["potentials"], told["not_judged"]) == (2, 0)
     assert told["uncertainty_median"] == pytest.approx(np.median(values[sound]))
     assert told["uncertainty_max"] == values[sound].max()
-    assert metrics(committee)[-1]["stage"] == "judging"
+    assert "judging" in {line["stage"] for line in metrics(committee)}
     assert "committee" not in results(chain / "generate")["summary"]
 
 
