@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +14,7 @@ import psutil
 import pytest
 from aiida import orm
 from aiida.engine import submit
+from aiida.engine.daemon import client
 from aiida.manage import get_manager
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -83,6 +83,19 @@ def restart(service: str) -> Fault:
 
     fault.__name__ = f"restart_{service}"
     return fault
+
+
+def restart_postgres_and_repair(daemon: Any) -> None:
+    """Workers do not get over it: what is to be done then."""
+    restart("postgres")(daemon)
+    count = len(_workers(daemon))
+    stop_daemon(daemon)
+    _verdi(daemon, "process", "repair", "--force")
+    daemon.start_daemon(number_workers=count)
+
+
+def _verdi(daemon: Any, *words: str) -> None:
+    subprocess.run([client.VERDI_BIN, "-p", daemon.profile.name, *words], check=True)
 
 
 def has_ended(node: orm.ProcessNode) -> bool:
@@ -161,7 +174,9 @@ def test_postgres(
     tmp_path: Path,
 ) -> None:
     with daemon_of(postgres_profile, workers=2) as daemon:
-        node = run(daemon, aiida_computer_local(), small_loop, [restart("postgres")], tmp_path)
+        node = run(
+            daemon, aiida_computer_local(), small_loop, [restart_postgres_and_repair], tmp_path
+        )
         assert figures(node) == undisturbed
 
 
@@ -211,8 +226,7 @@ def test_verdi_process_kill(
         assert until(lambda: _trains(scratch)), log_of(daemon)
         assert _queue(scratch) == 1 or scheduler == "core.direct"
         assert len(_processes(scratch)) >= 3  # the job's shell, and two of the engine
-        verdi = [sys.executable, "-m", "aiida", "-p", profile.name]
-        subprocess.run([*verdi, "process", "kill", str(node.pk)], check=True)
+        _verdi(daemon, "process", "kill", str(node.pk))
         assert until(lambda: bool(node.is_terminated), 120), log_of(daemon)
         assert node.is_killed
         assert until(lambda: not _processes(scratch) and not _queue(scratch), 60)

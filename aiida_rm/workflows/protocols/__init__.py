@@ -193,7 +193,12 @@ def fill(namespace: Any, inputs: Mapping[str, Any], ports: PortNamespace, where:
             continue
         port = ports[name]
         if isinstance(port, PortNamespace) and _any_name(port):
-            nodes = {key: _as_port_wants(port, one) for key, one in value.items()}
+            # A table is a node where such nodes are wanted (monitors), else inputs (referees).
+            tables = orm.Dict in _kinds_of(port)
+            nodes = {
+                key: _as_port_wants(port, one) if tables or not isinstance(one, Mapping) else one
+                for key, one in value.items()
+            }
             setattr(namespace, name, nodes)
         elif isinstance(port, PortNamespace) and isinstance(value, Mapping):
             fill(namespace[name], value, port, f"{where}{name}.")
@@ -240,8 +245,12 @@ def _any_name(ports: PortNamespace) -> bool:
     return bool(ports.dynamic) and not len(ports)
 
 
+def _kinds_of(port: Any) -> tuple[Any, ...]:
+    return port.valid_type if isinstance(port.valid_type, tuple) else (port.valid_type,)
+
+
 def _as_port_wants(port: Any, value: Any) -> Any:
-    kinds = port.valid_type if isinstance(port.valid_type, tuple) else (port.valid_type,)
+    kinds = _kinds_of(port)
     wants_node = any(isinstance(kind, type) and issubclass(kind, orm.Node) for kind in kinds)
     return as_node(value) if wants_node else value
 
