@@ -81,17 +81,20 @@ def restart(service: str) -> Fault:
             subprocess.run(command, check=True, capture_output=True)
         subprocess.run([ROOT / "tools" / "services.sh", "status", service], check=True)
 
-    fault.__name__ = f"restart_{service}"
     return fault
 
 
-def restart_postgres_and_repair(daemon: Any) -> None:
-    """Workers do not get over it: what is to be done then."""
-    restart("postgres")(daemon)
-    count = len(_workers(daemon))
-    stop_daemon(daemon)
-    _verdi(daemon, "process", "repair", "--force")
-    daemon.start_daemon(number_workers=count)
+def repaired(fault: Fault) -> Fault:
+    """With what is to be done where AiiDA's workers do not get over a fault by themselves."""
+
+    def then_repair(daemon: Any) -> None:
+        count = len(_workers(daemon))
+        fault(daemon)
+        stop_daemon(daemon)
+        _verdi(daemon, "process", "repair", "--force")
+        daemon.start_daemon(number_workers=count)
+
+    return then_repair
 
 
 def _verdi(daemon: Any, *words: str) -> None:
@@ -175,7 +178,7 @@ def test_postgres(
 ) -> None:
     with daemon_of(postgres_profile, workers=2) as daemon:
         node = run(
-            daemon, aiida_computer_local(), small_loop, [restart_postgres_and_repair], tmp_path
+            daemon, aiida_computer_local(), small_loop, [repaired(restart("postgres"))], tmp_path
         )
         assert figures(node) == undisturbed
 
@@ -189,7 +192,7 @@ def test_daemon_and_zeromq(
     undisturbed: dict[str, Any],
     tmp_path: Path,
 ) -> None:
-    faults = [kill_workers, kill_broker, restart_daemon]
+    faults = [kill_workers, repaired(kill_broker), restart_daemon]
     with (
         aiida_profile_factory(aiida_config_tmp, broker_backend="core.zeromq") as profile,
         daemon_of(profile) as daemon,
