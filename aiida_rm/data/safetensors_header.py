@@ -18,7 +18,9 @@ from aiida.common.exceptions import ValidationError
 from aiida.orm import SinglefileData
 
 from aiida_rm.engine.checksum import check_seal
+from aiida_rm.data.plain import plain_text
 from aiida_rm.engine.elements import NUMBERS
+from aiida_rm.engine.errors import brief
 
 #: Largest header that is read, in bytes.
 MAX_HEADER = 1_000_000
@@ -29,6 +31,8 @@ _ITEM_SIZES = {
     "BOOL": 1, "U8": 1, "I8": 1, "U16": 2, "I16": 2, "F16": 2, "BF16": 2,
     "U32": 4, "I32": 4, "F32": 4, "U64": 8, "I64": 8, "F64": 8,
 }  # fmt: skip
+#: Smallest number that every database takes.
+_MIN_INT = -(2**63)
 #: What a database attribute should not outgrow: items of a list or table, letters of a text.
 _MAX_ITEMS, _MAX_TEXT = 100, 200
 
@@ -102,17 +106,18 @@ def _parse_json(content: bytes | str, what: str) -> dict[str, Any]:
             parse_float=_finite,
         )
     except (ValueError, RecursionError) as error:
-        raise HeaderError(f"{what} cannot be read as JSON: {error}") from error
+        raise HeaderError(f"{what} cannot be read as JSON: {brief(error)}") from error
     if not isinstance(table, dict):
         raise HeaderError(f"{what} is not a JSON table")
     return table
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    table = dict(pairs)
-    if len(table) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"'{next(n for n in names if names.count(n) > 1)}' appears twice")
+    table: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in table:
+            raise ValueError(f"{brief(name)} appears twice")
+        table[name] = value
     return table
 
 
@@ -128,7 +133,7 @@ def _check_tensors(table: dict[str, Any], size: int) -> None:
     for begin, end, name in spans:
         if begin != position:
             what = "overlaps the one before it" if begin < position else "leaves a gap before it"
-            raise HeaderError(f"the file is damaged: tensor '{name}' {what}")
+            raise HeaderError(f"the file is damaged: tensor {brief(name)} {what}")
         position = end
     if position != size:
         what = "truncated" if position > size else "damaged"
@@ -136,7 +141,7 @@ def _check_tensors(table: dict[str, Any], size: int) -> None:
 
 
 def _span(name: str, entry: Any) -> tuple[int, int, str]:
-    wrong = HeaderError(f"the file is damaged: the entry of tensor '{name}' is not valid")
+    wrong = HeaderError(f"the file is damaged: the entry of tensor {brief(name)} is not valid")
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise wrong
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
@@ -164,11 +169,11 @@ def _check_document(metadata: Any, kind: str, schema: int) -> dict[str, Any]:
         )
     document = _parse_json(text, "the document in the header")
     if document.get("kind") != kind:
-        raise HeaderError(f"the file is a {document.get('kind')!r}, not a {kind!r}")
+        raise HeaderError(f"the file is a {brief(document.get('kind'))}, not a {kind!r}")
     if type(document.get("schema")) is not int or document["schema"] != schema:
         raise HeaderError(
-            f"the file has version {document.get('schema')!r} of the format, this program reads "
-            f"{schema}; use the program that wrote it"
+            f"the file has version {brief(document.get('schema'))} of the format, this program "
+            f"reads {schema}; use the program that wrote it"
         )
     return document
 
@@ -180,10 +185,14 @@ def need(document: dict[str, Any], name: str, kind: type) -> Any:
         HeaderError: it is missing or of another type.
     """
     value = document.get(name)
-    if kind is float and type(value) is int:
+    if kind is float and type(value) is int and _MIN_INT <= value < -_MIN_INT:
         value = float(value)
     if type(value) is not kind:
-        raise HeaderError(f"'{name}' in the header must be of type {kind.__name__}, is {value!r}")
+        raise HeaderError(
+            f"'{name}' in the header must be of type {kind.__name__}, is {brief(value)}"
+        )
+    if isinstance(value, int) and not _MIN_INT <= value < -_MIN_INT:
+        raise HeaderError(f"'{name}' in the header does not fit into 64 bits")
     return value
 
 
@@ -198,7 +207,9 @@ def need_elements(document: dict[str, Any]) -> list[str]:
         raise HeaderError("'elements' in the header is empty")
     for symbol in elements:
         if not isinstance(symbol, str) or symbol not in NUMBERS:
-            raise HeaderError(f"'elements' in the header holds {symbol!r}, which is no element")
+            raise HeaderError(
+                f"'elements' in the header holds {brief(symbol)}, which is no element"
+            )
     if len(set(elements)) != len(elements):
         raise HeaderError("'elements' in the header holds an element twice")
     return list(elements)
@@ -206,12 +217,17 @@ def need_elements(document: dict[str, Any]) -> list[str]:
 
 def small(value: Any, depth: int = 3) -> Any:
     """A plain value cut down to what belongs into a database: no long lists, texts or nests."""
-    if value is None or isinstance(value, bool | int | float):
+    if value is None or isinstance(value, bool | float):
         return value
+    if isinstance(value, int):
+        return value if _MIN_INT <= value < -_MIN_INT else None
     if isinstance(value, str):
-        return value[:_MAX_TEXT]
+        return plain_text(value[:_MAX_TEXT])
     if depth and isinstance(value, dict) and len(value) <= _MAX_ITEMS:
-        return {name: small(item, depth - 1) for name, item in sorted(value.items())}
+        return {
+            plain_text(name[:_MAX_TEXT]): small(item, depth - 1)
+            for name, item in sorted(value.items())
+        }
     if depth and isinstance(value, list) and len(value) <= _MAX_ITEMS:
         return [small(item, depth - 1) for item in value]
     return None

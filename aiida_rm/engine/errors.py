@@ -59,6 +59,12 @@ class DiskError(EngineError):
     code = "disk"
 
 
+def brief(value: object, length: int = 300) -> str:
+    """The text of a value or an error, not more of it than a message can bear."""
+    text = str(value) if isinstance(value, Exception) else repr(value)
+    return text if len(text) <= length else f"{text[:length]}..."
+
+
 def recognise(error: Exception) -> EngineError | None:
     """An error that can be mended, also one that reaches us as somebody else's exception."""
     if isinstance(error, EngineError):

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
 
-from aiida_rm.engine.errors import DiskError, SettingsError
+from aiida_rm.engine.errors import DiskError, SettingsError, brief
 from aiida_rm.engine.files import METRICS, RESULTS, SCHEMA_VERSION
 from aiida_rm.engine.settings import SETTINGS, Settings, parse_settings
 from aiida_rm.engine.training.distributed import Team
@@ -52,7 +52,7 @@ class Job:
         if walltime is not None and (
             isinstance(walltime, bool) or not isinstance(walltime, int | float) or walltime <= 0
         ):
-            raise SettingsError(f"'run.walltime_seconds' must be above 0, is {walltime!r}")
+            raise SettingsError(f"'run.walltime_seconds' must be above 0, is {brief(walltime)}")
         self.walltime: float | None = walltime
         self._processes = content.get("run", {}).get("processes")
         self._metrics: TextIO | None = None
@@ -195,11 +195,11 @@ def _read_settings(file: Path, task: str) -> dict[str, Any]:
         raise SettingsError(f"'{file.name}' must be a table with the key 'settings'")
     if content.get("schema", SCHEMA_VERSION) != SCHEMA_VERSION:
         raise SettingsError(
-            f"'{file.name}' has schema {content['schema']}, this engine reads {SCHEMA_VERSION}; "
-            "use the same version of aiida-rm on both machines"
+            f"'{file.name}' has schema {brief(content['schema'])}, this engine reads "
+            f"{SCHEMA_VERSION}; use the same version of aiida-rm on both machines"
         )
     if content.get("task", task) != task:
-        raise SettingsError(f"'{file.name}' is for the task '{content['task']}', not '{task}'")
+        raise SettingsError(f"'{file.name}' is for the task {brief(content['task'])}, not '{task}'")
     if not isinstance(content.get("run", {}), dict):
         raise SettingsError(f"'run' in '{file.name}' must be a table")
     return content

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import field
 from typing import Any, TypeVar
 
+from aiida_rm.engine.errors import brief
+
 T = TypeVar("T")
 
 
@@ -68,7 +70,7 @@ def parse(cls: type[T], values: Any, where: str, problems: list[str]) -> T | Non
     found: dict[str, Any] = {}
     before = len(problems)
     for name, value in values.items():
-        label = f"{where}{name}"
+        label = f"{where}{name}"[:100]
         if name not in known:
             close = difflib.get_close_matches(str(name), known, n=1)
             hint = f", did you mean '{close[0]}'?" if close else f"; known: {', '.join(known)}"
@@ -84,7 +86,7 @@ def _value(
     if typing.get_origin(kind) is tuple:
         item_kind = typing.get_args(kind)[0]
         if not isinstance(value, list | tuple):
-            problems.append(f"'{label}' must be a list, is {value!r}")
+            problems.append(f"'{label}' must be a list, is {brief(value)}")
             return value
         return tuple(
             _value(item_kind, item, f"{label}[{index}]", metadata, problems)
@@ -96,7 +98,7 @@ def _value(
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value) if abs(value) < 10**300 else math.inf
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        problems.append(f"'{label}' must be of type {kind.__name__}, is {value!r}")
+        problems.append(f"'{label}' must be of type {kind.__name__}, is {brief(value)}")
         return value
     if kind is float and not math.isfinite(value):
         problems.append(f"'{label}' must be finite, is {value}")
@@ -110,7 +112,7 @@ def _value(
     if high is not None and value > high:
         problems.append(f"'{label}' is {value}, must be at most {high:g}{unit}")
     if choices and value not in choices:
-        problems.append(f"'{label}' is '{value}', must be one of {', '.join(choices)}")
+        problems.append(f"'{label}' is {brief(value)}, must be one of {', '.join(choices)}")
     return value
 
 

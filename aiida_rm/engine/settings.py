@@ -45,6 +45,8 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+#: Problems of settings that one message tells.
+_TOLD = 10
 
 
 @dataclass(frozen=True)
@@ -347,7 +349,8 @@ def parse_settings(cls: type[T], values: Mapping[str, Any]) -> T:
     problems: list[str] = []
     settings = parse(cls, values, "", problems)
     if problems:
-        raise SettingsError("; ".join(problems))
+        more = [f"and {len(problems) - _TOLD} more"] if len(problems) > _TOLD else []
+        raise SettingsError("; ".join(problems[:_TOLD] + more))
     assert settings is not None
     _check_together(settings)
     return settings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
@@ -45,7 +46,9 @@ _NO_MEMORY = (
     "memoryerror",
     "bad_alloc",
 )
-_TAIL_BYTES = 64 * 1024
+_TAIL_BYTES = _PIECE_BYTES = 64 * 1024
+#: Letters of an exit message that are the engine's.
+_MAX_MESSAGE = 2000
 
 
 class EngineParser(Parser):
@@ -120,7 +123,9 @@ class EngineParser(Parser):
         """At most ``limit`` bytes of a retrieved file, or None without it."""
         try:
             with self.retrieved.base.repository.open(name, "rb") as handle:
-                return bytes(handle.read(limit))
+                # In pieces: read(limit) would take that much memory for any file.
+                pieces = iter(lambda: handle.read(_PIECE_BYTES), b"")
+                return b"".join(itertools.islice(pieces, -(-limit // _PIECE_BYTES)))[:limit]
         except (OSError, KeyError, ValueError):
             return None
 
@@ -132,9 +137,12 @@ class EngineParser(Parser):
     def _failed(self, results: dict[str, Any]) -> ExitCode:
         error = results["error"]
         if error["code"] == "internal" and error["message"].startswith(_NO_IMPORT):
-            return self._not_found(error["message"].strip().rstrip("."))
+            return self._not_found(error["message"].strip()[:_MAX_MESSAGE].rstrip("."))
         label = EXIT_CODE_OF_ERROR.get(error["code"], "ERROR_ENGINE_DIED")
-        return self.exit(label, message=error["message"].strip().rstrip(".") or error["code"])
+        message = (
+            error["message"].strip()[:_MAX_MESSAGE].rstrip(".") or error["code"][:_MAX_MESSAGE]
+        )
+        return self.exit(label, message=message)
 
     def _stopped(self, results: dict[str, Any]) -> ExitCode:
         if "state" in self.node.process_class.spec().outputs and not self.can_go_on:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import re
+from array import array
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from aiida_rm.data.plain import plain_text
 from aiida_rm.engine import files
 
 #: results.json holds a few kB; metrics.jsonl a few hundred bytes an epoch.
 MAX_RESULTS_BYTES = 10 * 1024 * 1024
-MAX_METRICS_BYTES = 256 * 1024 * 1024
+MAX_METRICS_BYTES = 64 * 1024 * 1024
 MAX_METRICS_KEYS = 64
+MAX_METRICS_ROWS = 200_000
 _MAX_DEPTH = 12
 
 STATUSES = ("finished", "stopped", "failed")
@@ -97,7 +101,8 @@ def read_metrics(content: bytes) -> dict[str, NDArray[Any]]:
     """Read metrics.jsonl into one array a quantity.
 
     Lines that cannot be read (the last one of a killed job) are left out. A quantity that a line
-    lacks is NaN there; what is not a number is left out.
+    lacks is NaN there; what is not a number is left out, and so is what exceeds MAX_METRICS_ROWS
+    lines and MAX_METRICS_KEYS quantities.
 
     Args:
         content: the bytes of the file.
@@ -105,24 +110,34 @@ def read_metrics(content: bytes) -> dict[str, NDArray[Any]]:
     Returns:
         (N,) float64 arrays, N being the number of readable lines; empty without any.
     """
-    rows: list[dict[str, float]] = []
-    names: dict[str, None] = {}
-    for line in content[:MAX_METRICS_BYTES].split(b"\n"):
-        try:
-            raw = json.loads(line.decode("utf-8"))
-        except (ValueError, RecursionError):
+    columns: dict[str, array[float]] = {}
+    rows = 0
+    for line in io.BytesIO(content[:MAX_METRICS_BYTES]):
+        numbers = _numbers(line)
+        if not numbers or rows == MAX_METRICS_ROWS:
             continue
-        if not isinstance(raw, dict):
-            continue
-        row = {name: _number(value) for name, value in raw.items() if _NAME.match(name)}
-        numbers = {name: value for name, value in row.items() if value is not None}
-        if numbers:
-            rows.append(numbers)
-            names.update(dict.fromkeys(numbers))
-    return {
-        name: np.array([row.get(name, np.nan) for row in rows], dtype=np.float64)
-        for name in list(names)[:MAX_METRICS_KEYS]
-    }
+        for name, value in numbers.items():
+            if name not in columns and len(columns) < MAX_METRICS_KEYS:
+                columns[name] = array("d", [math.nan]) * rows
+            if name in columns:
+                columns[name].append(value)
+        rows += 1
+        for column in columns.values():
+            if len(column) < rows:
+                column.append(math.nan)
+    return {name: np.array(column, dtype=np.float64) for name, column in columns.items()}
+
+
+def _numbers(line: bytes) -> dict[str, float]:
+    """The numbers of a line; none of what is no table."""
+    try:
+        raw = json.loads(line.decode("utf-8"))
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(raw, dict):
+        return {}
+    row = {name: _number(value) for name, value in raw.items() if _NAME.match(name)}
+    return {name: value for name, value in row.items() if value is not None}
 
 
 def plain(value: Any, depth: int = 0) -> Any:
@@ -134,21 +149,16 @@ def plain(value: Any, depth: int = 0) -> Any:
     if depth > _MAX_DEPTH:
         raise ValueError(f"it is nested deeper than {_MAX_DEPTH} levels")
     if isinstance(value, dict):
-        return {_text(str(name)): plain(item, depth + 1) for name, item in value.items()}
+        return {plain_text(str(name)): plain(item, depth + 1) for name, item in value.items()}
     if isinstance(value, list):
         return [plain(item, depth + 1) for item in value]
     if isinstance(value, str):
-        return _text(value)
+        return plain_text(value)
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 2**63:
         return float(value) if abs(value) < 1e300 else None
     return value
-
-
-def _text(value: str) -> str:
-    # NUL and lone surrogates are legal in JSON and refused by databases.
-    return value.replace("\x00", "").encode("utf-8", "replace").decode("utf-8")
 
 
 def _number(value: Any) -> float | None:
@@ -162,4 +172,4 @@ def _number(value: Any) -> float | None:
 
 def _short(value: Any) -> str:
     text = repr(value) if not isinstance(value, Exception) else str(value)
-    return _text(text if len(text) <= 80 else text[:77] + "...")
+    return plain_text(text if len(text) <= 80 else text[:77] + "...")

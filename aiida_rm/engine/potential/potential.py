@@ -16,13 +16,14 @@ from torch import Tensor, nn
 
 from aiida_rm.engine.checksum import NAME, check_seal, seal
 from aiida_rm.engine.elements import MAX_NUMBER, NUMBERS, SYMBOLS
-from aiida_rm.engine.errors import DiskError, PotentialError
+from aiida_rm.engine.errors import DiskError, PotentialError, SettingsError, brief
 from aiida_rm.engine.files import SCHEMA_VERSION
 from aiida_rm.engine.neighbors import Graph
 from aiida_rm.engine.potential.core import core_energy, core_radii, largest_core, visibility
 from aiida_rm.engine.potential.equivariant import EquivariantHyperparameters, EquivariantNetwork
 from aiida_rm.engine.potential.local import LocalHyperparameters, LocalNetwork
 from aiida_rm.engine.potential.radial import lengths, squares
+from aiida_rm.engine.settings import PerturbSettings, TrainSettings, parse_settings
 
 Hyperparameters = LocalHyperparameters | EquivariantHyperparameters
 Network = LocalNetwork | EquivariantNetwork
@@ -166,18 +167,19 @@ class Potential(nn.Module):
         """
         tensors, header = read_safetensors(path, "potential")
         try:
-            shape = _shape_of(header)
-            core = header["core"]
-            potential = cls(shape, float(core["scale"]), float(core["strength"]))
-            elements = tuple(str(symbol) for symbol in header["elements"])
+            shape, core = _shape_of(header, len(tensors)), _core_of(header)
+            with torch.device("meta"):
+                _check_sizes(cls(shape, *core), tensors)
+            potential = cls(shape, *core)
+            elements = tuple(_list_of(header, "elements"))
             own = set(potential.header()) | {"training"}
             potential.elements = elements
             potential.notes = {k: v for k, v in header.items() if k not in own or k == "training"}
             potential.to(tensors["element_energy"].dtype)
             potential.load_state_dict(tensors)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (KeyError, TypeError, ValueError, RuntimeError, SettingsError) as error:
             raise PotentialError(
-                f"'{Path(path).name}' is damaged or not from this version: {error}"
+                f"'{Path(path).name}' is damaged or not from this version: {brief(error)}"
             ) from error
         if not elements or any(symbol not in SYMBOLS[1:] for symbol in elements):
             raise PotentialError(f"'{Path(path).name}' names no known elements")
@@ -210,12 +212,35 @@ def predict(graph: Graph, vectors: Tensor, atoms: Tensor, slope: Tensor) -> Pred
     return Prediction(energy=energy, forces=forces, stress=stress, atom_energy=atoms)
 
 
-def _shape_of(header: dict[str, Any]) -> Hyperparameters:
-    kind = _SHAPES[header["architecture"]]
-    values = dict(header["hyperparameters"])
-    if "hidden" in values:
-        values["hidden"] = tuple(int(width) for width in values["hidden"])
-    return kind(**{f.name: values[f.name] for f in fields(kind)})
+def _shape_of(header: dict[str, Any], n_tensors: int) -> Hyperparameters:
+    """The hyperparameters of a file, within the ranges that a training has."""
+    architecture, values = header["architecture"], dict(header["hyperparameters"])
+    kind = _SHAPES[architecture]
+    own = {f.name: values[f.name] for f in fields(kind)}
+    if len(_list_of(own, "hidden") if "hidden" in own else []) > n_tensors:
+        raise ValueError("it has not so many layers")
+    settings = parse_settings(TrainSettings, {"architecture": architecture, **own})
+    return kind(**{name: getattr(settings, name) for name in own})
+
+
+def _check_sizes(empty: Potential, tensors: dict[str, Tensor]) -> None:
+    """Refuse weights that are not those of the header, before room is made for what it says."""
+    wanted = {name: value.shape for name, value in empty.state_dict().items()}
+    if wanted != {name: value.shape for name, value in tensors.items()}:
+        raise ValueError("its weights are not those of its hyperparameters")
+
+
+def _core_of(header: dict[str, Any]) -> tuple[float, float]:
+    """Scale and strength of the core, within the ranges that a training has."""
+    values = {f"core_{name}": header["core"][name] for name in ("scale", "strength")}
+    settings = parse_settings(PerturbSettings, values)
+    return settings.core_scale, settings.core_strength
+
+
+def _list_of(table: dict[str, Any], name: str) -> list[Any]:
+    if not isinstance(table[name], list):
+        raise TypeError(f"'{name}' is no list")
+    return list(table[name])
 
 
 def write_safetensors(
@@ -273,13 +298,15 @@ def read_safetensors(
         with safe_open(path, framework="pt") as handle:
             header = json.loads((handle.metadata() or {})["header"])
             tensors = {key: handle.get_tensor(key) for key in handle.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise PotentialError(f"'{name}' is not a {kind} file, or damaged: {error}") from error
+    except (SafetensorError, OSError, KeyError, ValueError, RecursionError) as error:
+        raise PotentialError(
+            f"'{name}' is not a {kind} file, or damaged: {brief(error)}"
+        ) from error
     if not isinstance(header, dict) or header.get("kind") != kind:
         raise PotentialError(f"'{name}' is not a {kind} file")
     if header.get("schema") != SCHEMA_VERSION:
         raise PotentialError(
-            f"'{name}' has schema version {header.get('schema')}, this engine reads "
+            f"'{name}' has schema version {brief(header.get('schema'))}, this engine reads "
             f"{SCHEMA_VERSION}; use the aiida-rm that wrote it"
         )
     try:

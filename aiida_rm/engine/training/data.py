@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aiida_rm.engine.errors import FramesError
+from aiida_rm.engine.errors import FramesError, SettingsError
 from aiida_rm.engine.frames import Frames
 from aiida_rm.engine.neighbors import Graph
 from aiida_rm.engine.potential import Potential
-from aiida_rm.engine.settings import TrainSettings
+from aiida_rm.engine.settings import PerturbSettings, TrainSettings, parse_settings
 from aiida_rm.engine.training.graphs import Piece, find_pieces, join_pieces
 
 Rows = np.ndarray[Any, Any]
@@ -190,7 +190,10 @@ def check_labels(frames: Frames) -> tuple[float, float]:
                 f"the label '{name}' is missing or differs between structures; perturb all of "
                 "them with the same core repulsion"
             )
-        core.append(float(values[0]))
+        try:
+            core.append(getattr(parse_settings(PerturbSettings, {name: values[0].item()}), name))
+        except SettingsError as error:
+            raise FramesError(f"the label '{name}' cannot be used: {error}") from error
     return core[0], core[1]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aiida_rm.engine.errors import PotentialError, StateError
+from aiida_rm.engine.errors import PotentialError, StateError, brief
 from aiida_rm.engine.files import SCHEMA_VERSION
 from aiida_rm.engine.potential import Potential, read_safetensors, write_safetensors
 from aiida_rm.engine.training.digest import OTHER_TRAINING
@@ -76,28 +76,44 @@ def load_state(
     if header.get("digest") != digest:
         raise StateError(OTHER_TRAINING)
     try:
-        for name, model in models.items():
-            model.load_state_dict(_below(tensors, f"{name}."))
-        state = optimizer.state_dict()
-        state["state"] = {
-            index: _below(tensors, f"adam.{index}.")
-            for index in range(len(state["param_groups"][0]["params"]))
+        progress = _progress_of(header, tensors)
+        states = optimizer.state_dict()
+        weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+        states["state"] = {
+            index: _adam_of(_below(tensors, f"adam.{index}."), weight)
+            for index, weight in enumerate(weights)
             if f"adam.{index}.step" in tensors
         }
-        optimizer.load_state_dict(state)
-        keys, rows = header["history"], tensors.get("history", torch.zeros((0, 0))).tolist()
-        best = header["best_error"]
-        return Progress(
-            epoch=int(header["epoch"]),
-            batch=int(header["batch"]),
-            step=int(header["step"]),
-            best_epoch=int(header["best_epoch"]),
-            best_error=math.inf if best is None else float(best),
-            sums={str(k): float(v) for k, v in header["sums"].items()},
-            history=[dict(zip(keys, row, strict=True)) for row in rows],
-        )
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise StateError(f"'{path.name}' is damaged: {error}") from error
+        for name, model in models.items():
+            model.load_state_dict(_below(tensors, f"{name}."))
+        optimizer.load_state_dict(states)
+    except (KeyError, TypeError, ValueError, RuntimeError, OverflowError, AttributeError) as error:
+        raise StateError(f"'{path.name}' is damaged: {brief(error)}") from error
+    return progress
+
+
+def _progress_of(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Progress:
+    keys, rows = header["history"], tensors.get("history", torch.zeros((0, 0))).tolist()
+    best = header["best_error"]
+    counters = {name: int(header[name]) for name in ("epoch", "batch", "step", "best_epoch")}
+    if min(counters.values()) < 0:
+        raise ValueError(f"it counts below zero: {counters}")
+    if not all(isinstance(key, str) for key in keys):
+        raise TypeError("its history has no names")
+    return Progress(
+        **counters,
+        best_error=math.inf if best is None else float(best),
+        sums={str(k): float(v) for k, v in header["sums"].items()},
+        history=[dict(zip(keys, row, strict=True)) for row in rows],
+    )
+
+
+def _adam_of(state: dict[str, Tensor], weight: Tensor) -> dict[str, Tensor]:
+    """What Adam keeps of one weight; torch would take any shape, and fail later."""
+    for name, value in state.items():
+        if value.shape != (() if name == "step" else weight.shape):
+            raise ValueError(f"Adam's '{name}' is not of the weight's shape")
+    return state
 
 
 def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
