@@ -49,3 +49,108 @@ STATE_HEADER = {
 
 
 #: Folders whose tests make nodes.
+_STORING = (
+    "calculations",
+    "cli",
+    "data",
+    "foreign",
+    "parsers",
+    "queries",
+    "referees",
+    "services",
+    "workflows",
+)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def empty_profile(request: pytest.FixtureRequest) -> None:
+    """Begin each module without nodes: the session of the database slows down with them."""
+    if request.path.parent.name in _STORING:
+        request.getfixturevalue("aiida_profile").reset_storage()
+
+
+@pytest.fixture(scope="session")
+def diamond_frames() -> Frames:
+    """The primitive cell of diamond: one structure, two atoms, named."""
+    atoms = bulk("C", "diamond", a=3.567)
+    return Frames.build(
+        [atoms.numbers],
+        [atoms.positions],
+        cells=[atoms.cell.array],
+        structure={"name": ["diamond"]},
+    )
+
+
+@pytest.fixture(scope="session")
+def molecule_frames() -> Frames:
+    """Two molecules, without a cell."""
+    water = [[0.0, 0.0, 0.12], [0.0, 0.76, -0.48], [0.0, -0.76, -0.48]]
+    return Frames.build([[8, 1, 1], [6, 8]], [water, [[0, 0, 0], [0, 0, 1.13]]])
+
+
+@pytest.fixture
+def frames_data(diamond_frames: Frames) -> Any:
+    """The diamond as an unstored node."""
+    from aiida_rm.data.frames import FramesData
+
+    return FramesData(diamond_frames)
+
+
+@pytest.fixture(scope="session")
+def write_safetensors() -> Callable[..., Path]:
+    """Write a safetensors file as the engine does: ``write_safetensors(path, header)``."""
+
+    def write(path: Path, header: dict[str, Any], seed: int = 0) -> Path:
+        weights = np.random.default_rng(seed).normal(size=(3, 4)).astype(np.float32)
+        tensors = {"weights": weights, "shift": np.zeros(2)}
+        save_file(tensors, path, metadata={"header": json.dumps(header, sort_keys=True)})
+        return path
+
+    return write
+
+
+@pytest.fixture
+def potential_file(tmp_path: Path, write_safetensors: Callable[..., Path]) -> Path:
+    """A small file with the header of a potential for carbon (its weights are no network)."""
+    return write_safetensors(tmp_path / "some_potential.safetensors", POTENTIAL_HEADER)
+
+
+@pytest.fixture
+def potential_data(potential_file: Path) -> Any:
+    """That file as an unstored node."""
+    from aiida_rm.data.potential import PotentialData
+
+    return PotentialData(potential_file)
+
+
+@pytest.fixture
+def state_file(tmp_path: Path, write_safetensors: Callable[..., Path]) -> Path:
+    """A small file with the header of a training state."""
+    return write_safetensors(tmp_path / "some_state.safetensors", STATE_HEADER)
+
+
+@pytest.fixture
+def training_state_data(state_file: Path) -> Any:
+    """That file as an unstored node."""
+    from aiida_rm.data.training_state import TrainingStateData
+
+    return TrainingStateData(state_file)
+
+
+@pytest.fixture(scope="session")
+def loop_archive(aiida_profile: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """An archive of a loop that really ran, once for all tests; see :mod:`tests.loop`."""
+    from tests import loop
+
+    return loop.run_loop(tmp_path_factory.mktemp("loop"), tmp_path_factory.mktemp("scratch"))
+
+
+@pytest.fixture(scope="module")
+def loop(loop_archive: Any, aiida_profile: Any) -> Any:
+    """That loop in an empty profile: its node."""
+    from aiida import orm
+    from aiida.tools.archive import import_archive
+
+    aiida_profile.reset_storage()
+    import_archive(loop_archive.archive)
+    return orm.load_node(loop_archive.loop)

@@ -27,6 +27,7 @@ WITH_DATA = ["csp", "dataset_reading", "qm7b", "qm7b_referee", "scoring", "start
         "generation_scaling",
         "generation_speed",
         "gpu",
+        "scale",
         "stages",
         "training_quality",
         "training_speed",

@@ -17,8 +17,8 @@ from typing import IO, Any, ClassVar
 from aiida.common.exceptions import ValidationError
 from aiida.orm import SinglefileData
 
-from aiida_rm.engine.checksum import check_seal
 from aiida_rm.data.plain import plain_text
+from aiida_rm.engine.checksum import check_seal
 from aiida_rm.engine.elements import NUMBERS
 from aiida_rm.engine.errors import brief
 
@@ -298,7 +298,7 @@ class SafetensorsData(SinglefileData):
         attributes = self.attributes_of(read_header(handle, self.KIND))
         try:
             check_seal(handle)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise HeaderError(str(error)) from error
         finally:
             handle.seek(0)

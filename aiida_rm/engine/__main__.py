@@ -20,7 +20,7 @@ from aiida_rm import __version__
 from aiida_rm.engine.errors import DiskError, EngineError, SettingsError, recognise
 from aiida_rm.engine.files import RESULTS, SETTINGS, TASKS
 from aiida_rm.engine.job import Job, write_results
-from aiida_rm.engine.processes import hold_memory
+from aiida_rm.engine.processes import hold_memory, peak_memory_mb
 from aiida_rm.engine.training.distributed import Team, find_place
 from aiida_rm.engine.training.start import end_others, start_others
 
@@ -95,7 +95,10 @@ def _run(job: Job) -> None:
         task,
         status=outcome.status,
         stop_reason=outcome.stop_reason,
-        engine=describe_engine(getattr(job.settings, "device", "cpu")),
+        engine={
+            **describe_engine(getattr(job.settings, "device", "cpu")),
+            "peak_memory_mb": peak_memory_mb(),
+        },
         seconds=job.seconds,
         summary=outcome.summary,
     )

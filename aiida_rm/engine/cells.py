@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+
+#: Lattice vectors below this, in angstrom, are a mistake whatever the atoms.
+_TINY = 0.1
+#: Pairs of atoms that are looked at together.
+_PAIRS = 200_000
 
 
 def shortest_distance(positions: Array, cell: Array, pbc: Array, limit: float = np.inf) -> float:
@@ -25,7 +32,10 @@ def shortest_distance(positions: Array, cell: Array, pbc: Array, limit: float = 
     shifts = np.zeros((1, 3))
     if np.any(pbc):
         # An upper bound of the answer: the shortest periodic lattice vector.
-        reach = min(limit, float(np.linalg.norm(cell[pbc], axis=1).min()) * (1 + 1e-9))
+        shortest = float(np.linalg.norm(cell[pbc], axis=1).min())
+        if shortest < min(limit, _TINY):
+            return shortest  # millions of images would be within reach
+        reach = min(limit, shortest * (1 + 1e-9))
         frame = complete_cell(cell, pbc)
         heights = 1.0 / np.linalg.norm(np.linalg.inv(frame), axis=0)
         fractional = positions @ np.linalg.inv(frame)
@@ -42,6 +52,60 @@ def shortest_distance(positions: Array, cell: Array, pbc: Array, limit: float = 
             np.fill_diagonal(distances, np.inf)
         best = min(best, float(distances.min(initial=np.inf)))
     return best
+
+
+def may_overlap(
+    positions: Array, cells: Array, pbc: Array, ptr: Array, limit: float
+) -> Iterator[int]:
+    """Structures in which two atoms may be nearer than ``limit``, many looked at together.
+
+    Every structure with such a pair is among them, in order; :func:`shortest_distance` tells.
+
+    Args:
+        positions: (A, 3) of all atoms, in angstrom.
+        cells: (S, 3, 3) not flat where periodic.
+        pbc: (S, 3) bool.
+        ptr: (S + 1,) structure i owns atoms ``ptr[i]:ptr[i + 1]``.
+        limit: in angstrom.
+    """
+    counts = np.diff(ptr)
+    # Sums of pairs, cut where they pass a multiple of the limit: each part holds one structure
+    # at least.
+    pairs = np.cumsum(counts * (counts - 1) // 2)
+    edges = np.unique(np.searchsorted(pairs, np.arange(0, pairs[-1] + _PAIRS, _PAIRS), "right"))
+    edges = np.unique([0, *edges, len(counts)])
+    for first, last in itertools.pairwise(edges):
+        own = slice(first, last)
+        atoms = slice(ptr[first], ptr[last])
+        near = _near(positions[atoms], cells[own], pbc[own], ptr[first : last + 1], limit)
+        yield from (first + np.flatnonzero(near)).tolist()
+
+
+def _near(positions: Array, cells: Array, pbc: Array, ptr: Array, limit: float) -> Array:
+    """(S,) whether a pair of atoms is nearer than ``limit``, or that is not so easily told."""
+    periodic: Array = np.asarray(pbc.all(axis=1))
+    frames = np.where(periodic[:, None, None], cells, np.eye(3))
+    inverse = np.linalg.inv(frames)
+    lowest = (1 / np.linalg.norm(inverse, axis=1)).min(axis=1)
+    # With heights above twice the limit, the nearest image is that of the rounded fractional
+    # gap, and an atom's own images are out of reach.
+    near: Array = np.where(periodic, lowest <= 2 * limit, pbc.any(axis=1))
+    counts = np.where(near, 0, np.diff(ptr))
+    counts[counts * (counts - 1) // 2 > 10 * _PAIRS] = 0
+    near |= counts < np.diff(ptr)
+    # Every atom with those after it in its structure.
+    structures = np.repeat(np.arange(len(cells)), np.diff(ptr))
+    ends = (ptr[:-1] - ptr[0] + counts)[structures]
+    partners = np.maximum(ends - np.arange(len(positions)) - 1, 0)
+    one = np.repeat(np.arange(len(positions)), partners)
+    other = one + 1 + np.arange(len(one)) - np.repeat(np.cumsum(partners) - partners, partners)
+    owner = np.repeat(structures, partners)
+    fractional = np.einsum("ai,aij->aj", positions, inverse[structures])
+    gaps = fractional[other] - fractional[one]
+    gaps -= np.where(periodic[owner, None], np.round(gaps), 0.0)
+    gaps = np.einsum("pi,pij->pj", gaps, frames[owner])
+    near[owner[(gaps**2).sum(axis=1) < limit**2]] = True
+    return near
 
 
 def complete_cell(cell: Array, pbc: Array) -> Array:

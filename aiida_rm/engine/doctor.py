@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from aiida_rm.engine.training.start import processors
+from aiida_rm.engine.processes import cores
 
 #: What some tasks need, and what the rest can do without; looked up, not imported.
 LIBRARIES = (
@@ -45,7 +45,7 @@ def examine(folder: Path) -> dict[str, Any]:
         "gpus": [_gpu(index) for index in range(seen)],
         "cuda_build": torch.version.cuda or getattr(torch.version, "hip", None),
         "cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
-        "processors": processors(),
+        "processors": cores(),
         "threads": torch.get_num_threads(),
         "libraries": {name: _version(name) for name in LIBRARIES},
         "free_gb": round(shutil.disk_usage(folder).free / 1e9, 3),

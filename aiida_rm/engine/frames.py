@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from aiida_rm.engine.cells import complete_cell, shortest_distance
+from aiida_rm.engine.cells import complete_cell, may_overlap, shortest_distance
 from aiida_rm.engine.elements import MAX_NUMBER, SYMBOLS, hill_formula
 from aiida_rm.engine.errors import DiskError, FramesError
 from aiida_rm.engine.npy import read_array
@@ -232,7 +232,7 @@ class Frames:
         for index in np.flatnonzero(self.pbc.any(axis=1) & ~self.pbc.all(axis=1)):
             cells[index] = complete_cell(cells[index], self.pbc[index])
         lengths = np.linalg.norm(cells, axis=2)
-        flat = (np.abs(np.linalg.det(cells)) < 1e-6 * np.prod(lengths, axis=1)) | np.any(
+        flat = (np.abs(np.linalg.det(cells)) < 1e-4 * np.prod(lengths, axis=1)) | np.any(
             lengths < 1e-3, axis=1
         )
         bad_cell = np.flatnonzero(self.pbc.any(axis=1) & flat)
@@ -256,7 +256,7 @@ class Frames:
         return int(np.searchsorted(self.ptr, atom, side="right") - 1)
 
     def _check_distances(self, min_distance: float) -> None:
-        for index in range(len(self)):
+        for index in may_overlap(self.positions, self.cells, self.pbc, self.ptr, min_distance):
             distance = self.minimum_distance(index, min_distance)
             if distance < min_distance:
                 raise FramesError(

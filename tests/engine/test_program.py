@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from aiida_rm.engine import files, tasks
+from aiida_rm.engine import files, tasks, ticker
 from aiida_rm.engine.__main__ import main
 from aiida_rm.engine.frames import Frames
 from aiida_rm.engine.job import Job
@@ -227,7 +227,7 @@ def test_a_stop_leaves_out_what_is_not_judged(
         return "walltime" if "judging" in (folder / files.METRICS).read_text() else None
 
     monkeypatch.setattr(Job, "should_stop", should_stop)
-    monkeypatch.setattr(tasks, "_INTERVAL", 0.0)
+    monkeypatch.setattr(ticker, "_INTERVAL", 0.0)
     assert main(["generate", str(folder / files.SETTINGS)]) == 0
     found = results(folder)
     assert (found["status"], found["stop_reason"]) == ("stopped", "walltime")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import struct
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from hypothesis import strategies as st
+
+from aiida_rm.engine.checksum import seal
 
 Draw = Any
 
@@ -142,10 +145,20 @@ def safetensors_bytes(draw: Draw, content: bytes) -> bytes:
         table["__metadata__"]["header"] = text.decode("utf-8", "replace")
     else:
         table = changed_json(draw, table)
+    if draw(st.integers(0, 3)):
+        with contextlib.suppress(KeyError, TypeError, ValueError, RecursionError):
+            # Whoever tampers can count, too.
+            sealed = json.dumps(seal(_packed(table, data)))
+            table["__metadata__"]["header"] = sealed
+    content = _packed(table, data)
+    said = pick(draw, (*[len(content) - 8 - len(data)] * 12, 0, 2**40, 2**63, len(content)))
+    return struct.pack("<Q", said) + content[8:]
+
+
+def _packed(table: Any, data: bytes) -> bytes:
     header = json.dumps(table).encode()
     header += b" " * (-len(header) % 8)
-    said = pick(draw, (*[len(header)] * 12, 0, 2**40, 2**63, len(header) + 8))
-    return struct.pack("<Q", said) + header + data
+    return struct.pack("<Q", len(header)) + header + data
 
 
 def change_folder(draw: Draw, folder: Path, outside: Path) -> None:
@@ -173,7 +186,9 @@ def change_folder(draw: Draw, folder: Path, outside: Path) -> None:
             names = ["structure_", "structure_$(id)", "atom_a b", "-rf", "x", "structure_é"]
             file.replace(folder / f"{pick(draw, names)}.npy")
         elif how == 18:
-            (folder / f"{pick(draw, ('structure_name', 'notes'))}.npy").symlink_to(outside)
+            link = folder / f"{pick(draw, ('structure_new', 'notes'))}.npy"
+            if not link.is_symlink():
+                link.symlink_to(outside)
         else:
             other = pick(draw, files)
             if other.is_file() and file.is_file() and not other.is_symlink():

@@ -28,14 +28,27 @@ QUICK, SLOW = 5, 250
 
 
 def fill_train(draw: Any, real: Real, job: Any) -> None:
-    for name in (files.OUTPUT_POTENTIAL, files.OUTPUT_STATE):
-        content = real.read(name)
+    for name, source in (
+        (files.OUTPUT_POTENTIAL, files.OUTPUT_POTENTIAL),
+        (files.OUTPUT_STATE, files.OUTPUT_STATE),
+        (files.PREVIOUS_STATE, files.OUTPUT_STATE),
+    ):
+        content = real.read(source)
         changed = mutations.safetensors_bytes(draw, content) if draw(st.booleans()) else content
         (job.temporary / name).write_bytes(changed)
+    if draw(st.booleans()):
+        _frames(draw, real, job.temporary / files.OUTPUT_FRAMES)
 
 
 def fill_generate(draw: Any, real: Real, job: Any) -> None:
-    folder = real.frames.save(job.temporary / files.OUTPUT_FRAMES)
+    if draw(st.booleans()):
+        _frames(draw, real, job.temporary / files.OUTPUT_FRAMES)
+    for part in range(draw(st.integers(0, 2))):
+        _frames(draw, real, job.temporary / files.FINISHED_FRAMES / f"part_{part}")
+
+
+def _frames(draw: Any, real: Real, folder: Path) -> None:
+    real.frames.save(folder)
     if draw(st.booleans()):
         mutations.change_folder(draw, folder, real.folder.parent / "outside.npy")
 

@@ -312,7 +312,7 @@ def read_safetensors(
     try:
         with Path(path).open("rb") as raw:
             check_seal(raw)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise PotentialError(f"'{name}' is damaged: {error}") from error
     header.pop(NAME, None)
     return tensors, header

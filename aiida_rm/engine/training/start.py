@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from aiida_rm.engine.processes import cores
 from aiida_rm.engine.training.distributed import Place, find_place
 
 #: Seconds for the others to end by themselves, and to end when told.
@@ -28,7 +29,7 @@ def start_others(size: int, settings: Path) -> tuple[Place, list[subprocess.Pope
     Returns:
         The place of this process, and the others for :func:`end_others`.
     """
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, processors() // size)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // size)))
     meeting = {"WORLD_SIZE": str(size), "MASTER_ADDR": "localhost", "MASTER_PORT": str(free_port())}
     command = [sys.executable, "-m", "aiida_rm.engine", "train", str(settings)]
     environments = [
@@ -59,10 +60,3 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         return int(probe.getsockname()[1])
-
-
-def processors() -> int:
-    """How many processors this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
