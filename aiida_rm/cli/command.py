@@ -12,6 +12,10 @@ from aiida.cmdline.utils import echo
 _DEBUG = "aiida_rm.debug"
 
 
+class RefusalError(ValueError):
+    """Something a user can mend; the message names the culprit and the remedy."""
+
+
 class Command(VerdiCommand):
     """A command of AiiDA's kind that never ends in a stack trace, unless asked to."""
 

@@ -9,8 +9,10 @@ from typing import Any
 import click
 from aiida.cmdline.utils.decorators import with_dbenv
 
+from aiida_rm.cli.command import Command
 
-@click.command("doctor")
+
+@click.command("doctor", cls=Command)
 @click.argument("code")
 @click.option("--gpus", type=click.IntRange(1, 64), help="Ask for so many GPUs, and look for them.")
 @click.option("--queue", help="Queue or partition of the job.")

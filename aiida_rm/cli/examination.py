@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from aiida_rm import __version__
+from aiida_rm.cli.codes import known_codes
 from aiida_rm.cli.running import GaveUpError, run_job
 
 FINE, NOTE, MEND = "fine", "note", "mend"
@@ -137,11 +138,7 @@ def _find_code(report: Report, label: str) -> orm.AbstractCode | None:
     except exceptions.MultipleObjectsError:
         report.add("code", MEND, f"several codes are called '{label}'", "say LABEL@COMPUTER")
     except (exceptions.NotExistent, ValueError):
-        known = orm.QueryBuilder().append(orm.AbstractCode).all(flat=True)
-        names = (
-            ", ".join(sorted(getattr(one, "full_label", one.label) for one in known)[:10])
-            or "no codes"
-        )
+        names = ", ".join(known_codes()) or "no codes"
         remedy = f"there are {names}; make one with `verdi code create` (docs/setup.md)"
         report.add("code", MEND, f"there is no code '{label}'", remedy)
     else:

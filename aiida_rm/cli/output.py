@@ -20,16 +20,19 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(plain(value), indent=1))
 
 
-def print_table(rows: Sequence[Mapping[str, Any]], headers: Mapping[str, str]) -> None:
+def print_table(
+    rows: Sequence[Mapping[Any, Any]], headers: Mapping[Any, str], longest: int = _LONGEST
+) -> None:
     """Rows under headers.
 
     Args:
         rows: values by name; one that is absent stays empty.
         headers: header of each column by name, in order.
+        longest: characters of a cell; the rest is cut off.
     """
     from tabulate import tabulate
 
-    cells = [[_cell(row.get(name)) for name in headers] for row in rows]
+    cells = [[_cell(row.get(name), longest) for name in headers] for row in rows]
     numbers = [all(_is_number(row.get(name)) for row in rows) for name in headers]
     click.echo(
         tabulate(

@@ -82,8 +82,8 @@ def parse_indices(text: str, size: int) -> list[int]:
     return found
 
 
-def parse_rules(texts: Sequence[str]) -> dict[str, Any]:
-    """A table of rules given as ``NAME=VALUE``, the values as in YAML.
+def parse_rules(texts: Sequence[str], what: str = "rule") -> dict[str, Any]:
+    """A table of rules (or of something else) given as ``NAME=VALUE``, the values as in YAML.
 
     Raises:
         ValueError: one cannot be read, or a name is given twice.
@@ -94,13 +94,14 @@ def parse_rules(texts: Sequence[str]) -> dict[str, Any]:
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not name:
-            raise ValueError(f"'{text}' is no rule; write it like valid=true or max_fmax=0.01")
+            example = "valid=true or max_fmax=0.01" if what == "rule" else "rounds=3"
+            raise ValueError(f"'{text}' is no {what}; write it like {example}")
         if name in table:
-            raise ValueError(f"the rule '{name}' is given twice; for several values write a list")
+            raise ValueError(f"the {what} '{name}' is given twice; for several values write a list")
         try:
             table[name] = yaml.safe_load(value)
         except yaml.YAMLError as error:
-            raise ValueError(f"the value of the rule '{text}' cannot be read") from error
+            raise ValueError(f"the value of the {what} '{text}' cannot be read") from error
         if isinstance(table[name], str):
             table[name] = _number(table[name])
     return table

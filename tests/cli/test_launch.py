@@ -1,0 +1,190 @@
+"""``aiida-rm launch``: plans, refusals, and one run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from aiida import orm
+from click.testing import CliRunner, Result
+
+from aiida_rm.cli import aiida_rm as group
+from aiida_rm.cli.cost import estimate
+from aiida_rm.cli.plan import make_builder
+from aiida_rm.data.export import export
+from aiida_rm.data.frames import FramesData
+from tests.workflows.conftest import TINY, engine_code
+
+__all__ = ["engine_code"]
+
+
+def launch(*arguments: Any, status: int = 0) -> Result:
+    result = CliRunner().invoke(group, ["launch", *map(str, arguments)])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    assert result.exit_code == status, result.output
+    return result
+
+
+@pytest.fixture
+def code(loop: Any) -> orm.InstalledCode:
+    """That of the loop."""
+    node: orm.InstalledCode = loop.inputs.perturb.code
+    return node
+
+
+def counted() -> int:
+    return orm.QueryBuilder().append(orm.Node).count()
+
+
+def test_the_plan_of_a_loop(loop: Any, code: Any, tmp_path: Path) -> None:
+    before = counted()
+    file = tmp_path / "settings.yaml"
+    settings = {
+        "code": code.full_label,
+        "dataset": loop.inputs.dataset.pk,
+        "protocol": "fast",
+        "options": {"max_wallclock_seconds": 100},
+        "overrides": {"rounds": 4, "committee_size": 2},
+    }
+    file.write_text(yaml.safe_dump(settings))
+    arguments = [
+        "loop",
+        "-s",
+        file,
+        "--set",
+        "rounds=3",
+        "--walltime",
+        7200,
+        "--queue",
+        "q",
+        "--set",
+        "train.train.settings.epochs=7",
+        "--dry-run",
+    ]
+    told = json.loads(launch(*arguments, "--json").stdout)
+    inputs = told["inputs"]
+    assert inputs["rounds"] == 3
+    assert inputs["committee_size"] == 2
+    assert inputs["train"]["train"]["settings"]["epochs"] == 7
+    assert inputs["train"]["train"]["settings"]["cutoff"] == 4.5  # defaults are in the plan
+    options = inputs["train"]["train"]["metadata"]["options"]
+    assert (options["max_wallclock_seconds"], options["queue_name"]) == (7200, "q")
+    assert inputs["dataset"].startswith(f"<{loop.inputs.dataset.pk}>")
+    assert [stage["stage"] for stage in told["stages"]] == ["perturb", "train", "generate", "score"]
+    assert "3 potentials, 3 rounds" in told["stages"][1]["work"]
+    assert told["total"]["core_hours_of_a_training_at_most"] == 2.0
+    printed = launch(*arguments).stdout
+    assert "settings: {epochs: 7}" in printed  # and the protocol's other knobs are defaults
+    assert "cutoff" not in printed
+    assert "cutoff: 4.5" in launch(*arguments, "--full").stdout
+    assert "Nothing was stored or started" in printed
+    assert counted() == before
+
+
+def test_the_plans_of_the_others(loop: Any, code: Any) -> None:
+    perturbed = next(
+        node.outputs.frames
+        for node in loop.called_descendants
+        if node.process_label == "PerturbCalculation"
+    )
+    potential, scored = loop.outputs.potential, loop.outputs.scored["round_01"]
+    common = ["--code", code.pk, "--protocol", "fast", "-n", "--json"]
+    for kind, nodes, stage in (
+        ("train", ["--frames", perturbed.pk, "--potential", potential.uuid], "train"),
+        ("generate", ["--potential", potential.pk], "generate"),
+        ("validate", ["--frames", scored.pk, "--references", loop.inputs.dataset.pk], "score"),
+    ):
+        told = json.loads(launch(kind, *nodes, *common).stdout)
+        assert told["process"] == f"rm.{kind}"
+        assert [one["stage"] for one in told["stages"]] == [stage]
+
+
+def test_a_dataset_from_a_file(loop: Any, code: Any, tmp_path: Path) -> None:
+    file = tmp_path / "set.extxyz"
+    export(loop.outputs.accepted.get_frames().without_labels(), file, "extxyz")
+    asked = {"code": code.pk, "dataset": str(file), "protocol": "fast"}
+    assert not make_builder("loop", asked, store=False).dataset.is_stored
+    first = make_builder("loop", asked, store=True).dataset
+    assert first.is_stored
+    assert make_builder("loop", asked, store=True).dataset.pk == first.pk
+    by_label = make_builder("loop", {**asked, "dataset": "set.extxyz"}, store=False).dataset
+    assert by_label.pk == first.pk
+    FramesData(first.get_frames().select([0]), label="set.extxyz").store()
+    with pytest.raises(ValueError, match=r"several nodes are called 'set\.extxyz'"):
+        make_builder("loop", {**asked, "dataset": "set.extxyz"}, store=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--dataset", "DATASET"], "which code? --code LABEL@COMPUTER; there are loop@loop"),
+        (["--code", "none", "--dataset", "DATASET"], "there is no node 'none'; there are loop@"),
+        (["--code", "loop"], "--dataset is missing"),
+        (["--code", "loop", "--dataset", "12345"], "`dataset`: there is no node '12345'"),
+        (["--code", "loop", "--dataset", "POTENTIAL"], "must be a FramesData; <"),
+        (["--code", "loop", "--dataset", "DATASET", "--set", "rounds=0"], "must be between 1 and"),
+        (["--code", "loop", "--dataset", "DATASET", "--set", "round=1"], "did you mean 'rounds'"),
+        (["--code", "loop", "--dataset", "DATASET", "--set", "rounds"], "is no override"),
+        (["--code", "loop", "--dataset", "DATASET", "--protocol", "quick"], "is no protocol"),
+        (["--code", "loop", "--dataset", "DATASET", "--set", "train.train.settings.epoch=1"],
+         "epoch"),
+    ],
+)  # fmt: skip
+def test_refusals(loop: Any, options: list[str], message: str) -> None:
+    nodes = {"DATASET": loop.inputs.dataset.pk, "POTENTIAL": loop.outputs.potential.pk}
+    before = counted()
+    result = launch("loop", *[nodes.get(one, one) for one in options], "--dry-run", status=1)
+    assert message in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert counted() == before
+
+
+def test_refused_settings_files(loop: Any, tmp_path: Path) -> None:
+    for text, message in (
+        ("colour: 1", "'colour' in"),
+        ("- 1", "must be a table"),
+        ("a: [", "cannot be read as YAML"),
+    ):
+        (tmp_path / "a.yaml").write_text(text)
+        assert message in launch("loop", "-s", tmp_path / "a.yaml", status=1).stderr
+
+
+def test_nothing_is_stored_where_nobody_listens(loop: Any, code: Any) -> None:
+    before = counted()
+    result = launch("loop", "--code", code.pk, "--dataset", loop.inputs.dataset.pk, status=1)
+    assert "no broker to submit to; add --run" in result.stderr
+    assert counted() == before
+
+
+def test_short_runs_tell_no_speed(loop: Any, code: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = {"code": code.pk, "dataset": loop.inputs.dataset.pk, "protocol": "fast"}
+    inputs = make_builder("loop", asked, store=False)._inputs(prune=True)
+    costs = {cost.stage: cost for cost in estimate("loop", inputs)}
+    assert costs["train"].source == "one core, docs/benchmarks.md"
+    # 6 epochs of 1000 copies of 8 atoms at 10,000 atoms a second
+    assert costs["train"].seconds == pytest.approx(4.8)
+    assert costs["perturb"].seconds is None
+    monkeypatch.setattr("aiida_rm.cli.cost._SHORT", 0.0)
+    costs = {cost.stage: cost for cost in estimate("loop", inputs)}
+    assert costs["train"].source == "2 earlier runs in this profile"
+    job = next(one for one in loop.called_descendants if one.process_label == "PerturbCalculation")
+    seconds = job.outputs.results["wall_seconds"]
+    assert 1000 / 6 * seconds * 0.01 < costs["perturb"].seconds < 1000 / 6 * seconds * 100
+
+
+def test_a_run(engine_code: Any, loop: Any) -> None:
+    scored = loop.outputs.scored["round_01"]
+    result = launch(
+        "validate", "--code", engine_code.pk, "--frames", scored.pk, "--protocol", "fast",
+        "--set", "score.settings.require_converged=false",
+        "--set", f"score.settings.processes={TINY['score']['processes']}",
+        "--set", "rules={valid: true}",
+        "--run", "-L", "mine", "-G", "runs", "--json",
+    )  # fmt: skip
+    told = json.loads(result.stdout[result.stdout.index("{") :])
+    node = orm.load_node(told["pk"])
+    assert (node.label, told["exit_status"]) == ("mine", 0)
+    assert node in list(orm.load_group("runs").nodes)
