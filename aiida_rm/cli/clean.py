@@ -156,12 +156,18 @@ def measure(folders: Sequence[Folder]) -> None:
 
 def remove(folders: Sequence[Folder]) -> dict[int, str]:
     """Remove them; what went wrong, by the PK of the job."""
-    problems = {}
-    for folder in folders:
+    problems: dict[int, str] = {}
+    for name in dict.fromkeys(folder.computer for folder in folders):
+        here = [folder for folder in folders if folder.computer == name]
+        left = {folder.job for folder in here}
         try:
-            folder.remote._clean()
+            with here[0].remote.computer.get_transport() as transport:
+                for folder in here:
+                    folder.remote._clean(transport=transport)
+                    left.discard(folder.job)
         except Exception as error:  # noqa: BLE001 - every transport has errors of its own
-            problems[folder.job] = " ".join(str(error).split()) or type(error).__name__
+            reason = " ".join(str(error).split()) or type(error).__name__
+            problems |= dict.fromkeys(left, f"{name}: {reason}")
     return problems
 
 

@@ -80,7 +80,7 @@ def most_hours(inputs: Mapping[str, Any]) -> float | None:
     resources = options.get("resources") or {}
     processes = resources.get("num_machines", 1) * resources.get("num_mpiprocs_per_machine", 1)
     cores = resources.get("num_cores_per_mpiproc", 1)
-    return float(limit) * processes * cores / 3600
+    return float(limit * processes * cores) / 3600
 
 
 def _training(kind: str, inputs: Any, frames: Any, rounds: int, members: int) -> Cost:

@@ -93,8 +93,8 @@ def test_the_plans_of_the_others(loop: Any, code: Any) -> None:
     potential, scored = loop.outputs.potential, loop.outputs.scored["round_01"]
     common = ["--code", code.pk, "--protocol", "fast", "-n", "--json"]
     for kind, nodes, stage in (
-        ("train", ["--frames", perturbed.pk, "--potential", potential.uuid], "train"),
-        ("generate", ["--potential", potential.pk], "generate"),
+        ("train", ["--frames", perturbed.pk], "train"),
+        ("generate", ["--potential", potential.uuid], "generate"),
         ("validate", ["--frames", scored.pk, "--references", loop.inputs.dataset.pk], "score"),
     ):
         told = json.loads(launch(kind, *nodes, *common).stdout)
@@ -120,24 +120,30 @@ def test_a_dataset_from_a_file(loop: Any, code: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--dataset", "DATASET"], "which code? --code LABEL@COMPUTER; there are loop@loop"),
-        (["--code", "none", "--dataset", "DATASET"], "there is no node 'none'; there are loop@"),
-        (["--code", "loop"], "--dataset is missing"),
-        (["--code", "loop", "--dataset", "12345"], "`dataset`: there is no node '12345'"),
-        (["--code", "loop", "--dataset", "POTENTIAL"], "must be a FramesData; <"),
-        (["--code", "loop", "--dataset", "DATASET", "--set", "rounds=0"], "must be between 1 and"),
-        (["--code", "loop", "--dataset", "DATASET", "--set", "round=1"], "did you mean 'rounds'"),
-        (["--code", "loop", "--dataset", "DATASET", "--set", "rounds"], "is no override"),
-        (["--code", "loop", "--dataset", "DATASET", "--protocol", "quick"], "is no protocol"),
-        (["--code", "loop", "--dataset", "DATASET", "--set", "train.train.settings.epoch=1"],
+        (["--dataset", "DATASET"], "which code? --code LABEL@COMPUTER; there are "),
+        (["--code", "none", "--dataset", "DATASET"], "there is no node 'none'; there are "),
+        (["--code", "CODE"], "--dataset is missing"),
+        (["--code", "CODE", "--dataset", "12345"], "`dataset`: there is no node '12345'"),
+        (["--code", "CODE", "--dataset", "POTENTIAL"], "must be a FramesData; <"),
+        (["--code", "CODE", "--dataset", "DATASET", "--set", "rounds=0"], "must be between 1 and"),
+        (["--code", "CODE", "--dataset", "DATASET", "--set", "round=1"], "did you mean 'rounds'"),
+        (["--code", "CODE", "--dataset", "DATASET", "--set", "rounds"], "is no override"),
+        (["--code", "CODE", "--dataset", "DATASET", "--protocol", "quick"], "is no protocol"),
+        (["--code", "CODE", "--dataset", "DATASET", "--set", "train.train.settings.epoch=1"],
          "epoch"),
     ],
 )  # fmt: skip
 def test_refusals(loop: Any, options: list[str], message: str) -> None:
-    nodes = {"DATASET": loop.inputs.dataset.pk, "POTENTIAL": loop.outputs.potential.pk}
+    nodes = {
+        "CODE": loop.inputs.perturb.code.full_label,
+        "DATASET": loop.inputs.dataset.pk,
+        "POTENTIAL": loop.outputs.potential.pk,
+    }
     before = counted()
     result = launch("loop", *[nodes.get(one, one) for one in options], "--dry-run", status=1)
     assert message in result.stderr
+    if message.endswith("there are "):
+        assert result.stderr.rstrip().endswith(f"there are {nodes['CODE']}")
     assert len(result.stderr.splitlines()) == 1
     assert counted() == before
 

@@ -10,6 +10,7 @@ import pytest
 from aiida import orm
 from aiida.common.links import LinkType
 from aiida.engine import ProcessState
+from aiida.schedulers import JobState
 from click.testing import CliRunner, Result
 
 from aiida_rm.cli import aiida_rm as group
@@ -40,7 +41,7 @@ def job(loop: Any, tmp_path: Path) -> Any:
     job = orm.CalcJobNode(computer=computer)
     job.set_process_type("aiida.calculations:rm.train")
     job.set_remote_workdir(str(tmp_path))
-    job.set_scheduler_state("running")
+    job.set_scheduler_state(JobState.RUNNING)
     for node in (top, job):
         node.set_process_state(ProcessState.RUNNING)
     top.store()
@@ -63,7 +64,8 @@ def test_status(job: Any, tmp_path: Path) -> None:
     assert (row["epoch"], row["epochs"], row["loss"]) == (2, 8, 0.25)
     assert (row["share"], row["rate"], row["left"]) == (0.25, 100.0, 18.0)
     printed = run("status").stdout
-    assert f"loop <{top.pk}> [red]mine" in printed
+    assert f"loop <{top.pk}>" in printed
+    assert "[red]mine" in printed
     assert "2/8" in printed
     assert "18 s" in printed
 
