@@ -80,8 +80,8 @@ def own_profile(folder: Path) -> Any:
     )
     config.set_default_profile("scale").store()
     load_profile("scale")
-    for handler in logging.getLogger("aiida").handlers:
-        handler.setLevel(logging.WARNING)
+    for name in ("aiida", "aiida.export"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     computer = orm.Computer(
         label="localhost",
         hostname="localhost",
