@@ -18,6 +18,7 @@ import pytest
 from aiida import orm
 from aiida.engine import ProcessBuilder, run_get_node, submit
 from aiida.engine.daemon import client
+from aiida.engine.runners import Runner
 from aiida.manage import get_config
 
 from aiida_rm.data.frames import FramesData
@@ -44,6 +45,12 @@ def services(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     scripts = sysconfig.get_path("scripts")
     monkeypatch.setenv("PATH", f"{scripts}:{os.environ['PATH']}")
     monkeypatch.setattr(client, "VERDI_BIN", f"{scripts}/verdi")
+    # A runner on a test profile would ask the database without a pause.
+
+    def keep(runner: Runner, value: float) -> None:
+        runner.__dict__["_poll_interval"] = value
+
+    monkeypatch.setattr(Runner, "_poll_interval", property(lambda _: 0.5, keep), raising=False)
     for mark in request.node.iter_markers("services"):
         if not mark.args:
             continue
@@ -204,8 +211,13 @@ def check_loop(node: orm.WorkChainNode) -> list[orm.CalcJobNode]:
 @contextmanager
 def daemon_of(profile: Any, workers: int = 1) -> Iterator[Any]:
     """A daemon of so many workers."""
-    get_config().set_option("daemon.timeout", 60)
-    get_config().set_option("runner.poll.interval", 1)
+    config = get_config()
+    config.set_option("daemon.timeout", 60)
+    config.set_option("runner.poll.interval", 1)
+    # The workers of a test profile would ask the database without a pause.
+    profile.is_test_profile = False
+    config.update_profile(profile)
+    config.store()
     daemon = client.get_daemon_client(profile.name)
     daemon.start_daemon(number_workers=workers)
     try:

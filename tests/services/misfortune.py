@@ -6,7 +6,9 @@ import atexit
 import json
 import os
 import signal
+import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -127,6 +129,31 @@ def truncated_checkpoint() -> None:
     _spoil_checkpoint(lambda content: bytes(content[:-100]))
 
 
+def killed_at_limit() -> None:
+    """Hang, deaf to signals, until SLURM's walltime is over."""
+    from aiida_rm.engine.training.trainer import Trainer
+
+    def then(*_: Any) -> None:
+        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
+        time.sleep(3600)
+
+    _after_second(Trainer, "save", then)
+
+
+def cancelled() -> None:
+    """Have SLURM kill the job at once."""
+    from aiida_rm.engine.training.trainer import Trainer
+
+    def then(*_: Any) -> None:
+        subprocess.run(
+            ["scancel", "--full", "--signal=KILL", os.environ["SLURM_JOB_ID"]], check=True
+        )
+        time.sleep(3600)
+
+    _after_second(Trainer, "save", then)
+
+
 def killed_in_search() -> None:
     """Be killed with two parts of a search on the disk."""
     from aiida_rm.engine.parts import Parts
@@ -192,6 +219,8 @@ MISFORTUNES: dict[str, Callable[[], None]] = {
         killed_in_checkpoint,
         flipped_checkpoint,
         truncated_checkpoint,
+        killed_at_limit,
+        cancelled,
         killed_in_search,
         full_disk,
         full_disk_for_a_while,

@@ -13,6 +13,7 @@ from aiida import orm
 from aiida.engine import run_get_node
 from aiida.manage.caching import enable_caching
 
+from aiida_rm.calculations import base
 from aiida_rm.engine import files
 from aiida_rm.workflows.train import TrainWorkChain
 from tests.services.conftest import figures, jobs_of
@@ -74,21 +75,21 @@ def test_everything_that_can_befall_jobs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     cleaned = []
-    run_process = TrainWorkChain.run_process
+    go_on = TrainWorkChain._do_not_count
 
-    def clean_before(self: TrainWorkChain) -> Any:
+    def clean_and_go_on(self: TrainWorkChain) -> None:
         """Remove all folders of jobs, as the purge of a cluster does."""
         for folder in list(scratch.iterdir()):
             shutil.rmtree(folder)
             cleaned.append(folder)
-        return run_process(self)
+        go_on(self)
 
-    monkeypatch.setattr(TrainWorkChain, "run_process", clean_before)
+    monkeypatch.setattr(TrainWorkChain, "_do_not_count", clean_and_go_on)
     program = write_engine(tmp_path / "engine", PLAN)
     builder = small_loop(computer, program=program)
     _, node = run_get_node(builder)
     assert ends_of(node) == ENDS
-    assert len(cleaned) >= len(PLAN["train"])
+    assert len(cleaned) >= 6  # between each two segments
     assert node.is_finished_ok, node.exit_message
     last = [job for job in jobs_of(node) if job.process_label == "TrainCalculation"][-1]
     said = last.outputs.retrieved.base.repository.get_object_content(files.STDOUT)
@@ -102,6 +103,29 @@ def test_everything_that_can_befall_jobs(
     computed = [job for job in jobs_of(replay) if not job.base.caching.is_created_from_cache]
     assert [job.process_label for job in computed] == ["GenerateCalculation"]
     assert figures(replay) == undisturbed
+
+
+@pytest.mark.services("slurm")
+def test_what_slurm_ends(
+    aiida_computer: Any,
+    small_loop: Any,
+    undisturbed: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A training that overruns its two minutes, and is killed once more."""
+    monkeypatch.setattr(base, "WALLTIME_MARGIN", 1e6)  # the engine hears of no walltime
+    computer = aiida_computer(scheduler_type="core.slurm", transport_type="core.local")
+    computer.configure(safe_interval=0, use_login_shell=False)
+    plan = {"train": ["killed_at_limit", "cancelled"]}
+    builder = small_loop(computer, program=write_engine(tmp_path / "engine", plan))
+    builder.train.train.metadata.options.max_wallclock_seconds = 120
+    _, node = run_get_node(builder)
+    assert node.is_finished_ok, node.exit_message
+    assert ends_of(node) == {kind: [0] for kind in ENDS} | {"Train": [404, 404, 0]}
+    late = next(job for job in jobs_of(node) if job.exit_status == 404)
+    assert "TIMEOUT" in late.get_detailed_job_info()["stdout"]
+    assert figures(node) == undisturbed
 
 
 def ends_of(node: orm.WorkChainNode) -> dict[str, list[int]]:
