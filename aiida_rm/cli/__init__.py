@@ -11,6 +11,7 @@ from aiida_rm.cli.command import Group
 from aiida_rm.cli.compare import compare
 from aiida_rm.cli.doctor import doctor
 from aiida_rm.cli.launch import launch
+from aiida_rm.cli.report import plot, report
 from aiida_rm.cli.setup import setup
 from aiida_rm.cli.status import status
 
@@ -22,5 +23,5 @@ def aiida_rm() -> None:
     """Response Matching for AiiDA."""
 
 
-for _command in (setup, doctor, launch, status, compare, clean):
+for _command in (setup, doctor, launch, status, compare, report, plot, clean):
     aiida_rm.add_command(_command)

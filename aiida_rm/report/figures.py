@@ -45,7 +45,7 @@ def draw_candidates(
     figure = Figure(figsize=(9, 2.6 * rows), layout="constrained")
     axes = figure.subplots(rows, 2, squeeze=False, width_ratios=(1, 2))
     distances = (np.arange(bins) + 0.5) * radius / bins
-    wanted = _radial_distribution(reference, 0, radius, bins)
+    wanted = radial_distribution(reference, 0, radius, bins)
     for row, (index, title) in enumerate(zip(indices, titles, strict=True)):
         picture, curve = axes[row]
         plot_atoms(cluster(to_ase(frames, index)), picture, radii=0.35, rotation="-78x,12y,0z")
@@ -54,7 +54,7 @@ def draw_candidates(
         curve.fill_between(distances, wanted, step="mid", color="0.85", label=reference_name)
         curve.step(
             distances,
-            _radial_distribution(frames, index, radius, bins),
+            radial_distribution(frames, index, radius, bins),
             where="mid",
             color="tab:blue",
             label=title,
@@ -66,7 +66,8 @@ def draw_candidates(
     figure.savefig(path, dpi=130)
 
 
-def _radial_distribution(frames: Frames, index: int, radius: float, bins: int) -> np.ndarray:
+def radial_distribution(frames: Frames, index: int, radius: float, bins: int) -> np.ndarray:
+    """(bins,) g(r) of a crystal up to a radius in angstrom."""
     found = measure(frames, index, bond_length=radius, rdf_max=radius, rdf_bins=bins)
     return np.asarray(found.rdf)
 
