@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from aiida.cmdline.params import arguments
 from aiida.cmdline.utils import echo
 from aiida.cmdline.utils.decorators import with_dbenv
-from aiida.orm import Node
 
 from aiida_rm.cli.command import Command
+
+if TYPE_CHECKING:
+    from aiida.orm import Node
 
 _BEST = click.option(
     "--best",
