@@ -84,6 +84,18 @@ def restart(service: str) -> Fault:
     return fault
 
 
+def planned(fault: Fault) -> Fault:
+    """With the daemon stopped before."""
+
+    def in_between(daemon: Any) -> None:
+        count = len(_workers(daemon))
+        stop_daemon(daemon)
+        fault(daemon)
+        daemon.start_daemon(number_workers=count)
+
+    return in_between
+
+
 def repaired(fault: Fault) -> Fault:
     """With what is to be done where AiiDA's workers do not get over a fault by themselves."""
 
@@ -162,24 +174,24 @@ def test_daemon_and_rabbitmq(
     undisturbed: dict[str, Any],
     tmp_path: Path,
 ) -> None:
-    faults = [kill_workers, restart_daemon, restart("rabbitmq")]
+    faults = [kill_workers, restart_daemon, planned(restart("rabbitmq"))]
     with daemon_of(postgres_profile, workers=2) as daemon:
         node = run(daemon, aiida_computer_local(), small_loop, faults, tmp_path)
         assert figures(node) == undisturbed
 
 
 @pytest.mark.services("postgres", "rabbitmq")
-def test_postgres(
+def test_one_worker_with_rabbitmq_and_postgres(
     postgres_profile: Any,
     aiida_computer_local: Any,
     small_loop: Any,
     undisturbed: dict[str, Any],
     tmp_path: Path,
 ) -> None:
-    with daemon_of(postgres_profile, workers=2) as daemon:
-        node = run(
-            daemon, aiida_computer_local(), small_loop, [repaired(restart("postgres"))], tmp_path
-        )
+    """Of several workers, two may take up the same process after RabbitMQ was restarted."""
+    faults = [restart("rabbitmq"), repaired(restart("postgres"))]
+    with daemon_of(postgres_profile) as daemon:
+        node = run(daemon, aiida_computer_local(), small_loop, faults, tmp_path)
         assert figures(node) == undisturbed
 
 
