@@ -57,8 +57,8 @@ class EngineCalculation(CalcJob):
             default=lambda: orm.Dict({}),
             serializer=orm.to_aiida_type,
             validator=cls.validate_settings,
-            help=f"Knobs of the task '{cls.TASK}' (aiida_rm.engine.settings); "
-            "what is not given has its default.",
+            help=f"Knobs of the task '{cls.TASK}' (`aiida-rm knobs {cls.TASK}` lists them with "
+            "units); what is not given has its default.",
         )
         options = spec.inputs["metadata"]["options"]
         options["parser_name"].default = f"rm.{cls.TASK}"

@@ -54,7 +54,12 @@ def frames_from_structures(**structures: StructureData) -> FramesData | ExitCode
 
 @calcfunction
 def extract_structure(frames: FramesData, index: Int) -> StructureData | ExitCode:
-    """One structure of a set as StructureData, linked to the set and its index."""
+    """One structure of a set as StructureData, linked to the set and its index.
+
+    Args:
+        frames: the set.
+        index: which structure, from 0.
+    """
     position = index.value
     if not 0 <= position < len(frames):
         return ERROR_NO_SUCH_STRUCTURE.format(index=str(position), last=str(len(frames) - 1))
@@ -94,6 +99,10 @@ def select_frames(frames: FramesData, rules: Dict) -> FramesData | ExitCode:
     "match": ["diamond"], "sort": "energy_per_atom", "limit": 10}``; the module
     :mod:`aiida_rm.data.selection` has them all. The label ``source_index`` of a selected
     structure is its index in ``frames``.
+
+    Args:
+        frames: the set.
+        rules: a table; structures must meet them all.
     """
     given = frames.get_frames()
     try:

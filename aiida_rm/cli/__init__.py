@@ -10,6 +10,7 @@ from aiida_rm.cli.clean import clean
 from aiida_rm.cli.command import Group
 from aiida_rm.cli.compare import compare
 from aiida_rm.cli.doctor import doctor
+from aiida_rm.cli.knobs import knobs
 from aiida_rm.cli.launch import launch
 from aiida_rm.cli.report import plot, report
 from aiida_rm.cli.setup import setup
@@ -23,5 +24,5 @@ def aiida_rm() -> None:
     """Response Matching for AiiDA."""
 
 
-for _command in (setup, doctor, launch, status, compare, report, plot, clean):
+for _command in (setup, doctor, launch, status, compare, report, plot, clean, knobs):
     aiida_rm.add_command(_command)

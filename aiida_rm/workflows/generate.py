@@ -42,7 +42,13 @@ class GenerateWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
     def define(cls, spec: ProcessSpec) -> None:
         """Inputs of the jobs under `generate`; all structures in one set out."""
         super().define(spec)
-        spec.expose_inputs(GenerateCalculation, namespace="generate")
+        spec.expose_inputs(
+            GenerateCalculation,
+            namespace="generate",
+            namespace_options={
+                "help": "Of the jobs (`verdi plugin list aiida.calculations rm.generate`)."
+            },
+        )
         spec.input(
             "n_jobs",
             valid_type=orm.Int,

@@ -93,21 +93,30 @@ class LoopWorkChain(CommitteeMixin, CleaningMixin, ProtocolMixin, WorkChain):
             help="Begin a training with the weights of the round before.",
         )
         define_committee(spec)
-        spec.expose_inputs(PerturbCalculation, namespace="perturb", exclude=("frames",))
+        of = "Of the stage, without what the loop itself gives (`verdi plugin list aiida.{}`)."
+        spec.expose_inputs(
+            PerturbCalculation,
+            namespace="perturb",
+            exclude=("frames",),
+            namespace_options={"help": of.format("calculations rm.perturb")},
+        )
         spec.expose_inputs(
             TrainWorkChain,
             namespace="train",
             exclude=("train.frames", "train.state", "clean_workdir"),
+            namespace_options={"help": of.format("workflows rm.train")},
         )
         spec.expose_inputs(
             GenerateWorkChain,
             namespace="generate",
             exclude=("generate.potential", "generate.committee", "clean_workdir"),
+            namespace_options={"help": of.format("workflows rm.generate")},
         )
         spec.expose_inputs(
             ValidateWorkChain,
             namespace="validate",
             exclude=("score.frames", "score.references", "score.known", "clean_workdir"),
+            namespace_options={"help": of.format("workflows rm.validate")},
         )
         spec.inputs.validator = check_together
         spec.output(

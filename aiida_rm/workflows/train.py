@@ -35,10 +35,7 @@ MAX_HALVINGS = 2
 
 
 class TrainWorkChain(ProtocolMixin, BaseRestartWorkChain):
-    """Run rm.train again from its own state whenever it was cut short.
-
-    Segments that made progress do not count against `max_iterations`.
-    """
+    """Train, going on after each walltime; what made progress is no iteration that counts."""
 
     PROTOCOL_FILE = "train"
     _process_class = TrainCalculation
@@ -47,7 +44,13 @@ class TrainWorkChain(ProtocolMixin, BaseRestartWorkChain):
     def define(cls, spec: ProcessSpec) -> None:
         """Inputs of the job under `train`; outputs of the last segment."""
         super().define(spec)
-        spec.expose_inputs(TrainCalculation, namespace="train")
+        spec.expose_inputs(
+            TrainCalculation,
+            namespace="train",
+            namespace_options={
+                "help": "Of the job (`verdi plugin list aiida.calculations rm.train`)."
+            },
+        )
         spec.expose_outputs(
             TrainCalculation,
             include=("results", "potential", "state", "learning_curves", "validation"),

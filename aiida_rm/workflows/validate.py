@@ -45,7 +45,13 @@ class ValidateWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
     def define(cls, spec: ProcessSpec) -> None:
         """Inputs of the job under `score`, referees by name; the judged and the accepted out."""
         super().define(spec)
-        spec.expose_inputs(ScoreCalculation, namespace="score")
+        spec.expose_inputs(
+            ScoreCalculation,
+            namespace="score",
+            namespace_options={
+                "help": "Of the job (`verdi plugin list aiida.calculations rm.score`)."
+            },
+        )
         spec.input(
             "rules",
             valid_type=orm.Dict,
