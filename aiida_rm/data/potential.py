@@ -98,8 +98,18 @@ class PotentialData(SafetensorsData):
         Args:
             kwargs: passed on to ``ResponseMatchingCalculator.from_file``.
         """
-        # The one door from the AiiDA side to torch. It is opened by name at the moment of use,
+        # A door from the AiiDA side to torch, as below. It is opened by name at the moment of use,
         # so that importing this module (as verdi and the daemon do) never loads torch.
         module = importlib.import_module("aiida_rm.engine.calculator")
         with self.as_path() as path:
             return module.ResponseMatchingCalculator.from_file(path, **kwargs)
+
+    def get_torchsim_model(self, **kwargs: Any) -> Any:
+        """The potential as a model of TorchSim, which must be installed; this loads torch.
+
+        Args:
+            kwargs: passed on to ``aiida_rm.engine.torchsim.torchsim_model``.
+        """
+        module = importlib.import_module("aiida_rm.engine.torchsim")
+        with self.as_path() as path:
+            return module.torchsim_model(path, **kwargs)

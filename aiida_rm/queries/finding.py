@@ -251,7 +251,7 @@ def _gathered(node: FramesData, siblings: set[int]) -> FramesData:
     query.append(orm.Node, filters={"id": node.pk}, tag="given")
     query.append(
         orm.CalcFunctionNode,
-        filters={"attributes.process_label": "merge_frames"},
+        filters={"attributes.process_label": {"in": ["gather_generated", "merge_frames"]}},
         with_incoming="given",
         tag="joining",
     )

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 from aiida import orm
 
 from aiida_rm.data.frames import FramesData
@@ -123,8 +124,9 @@ def _row_before(node: FramesData, index: int, label: str, inputs: Any) -> tuple[
         return inputs[name], int(label_of(node, row)[index])
     if label == "frames_from_structures":
         return inputs[sorted(inputs)[index]], None
-    if label == "merge_frames":
-        return _part(inputs, index)
+    joined = {"merge_frames": _part, "gather_generated": _gathered}.get(label)
+    if joined is not None:
+        return joined(inputs, index)
     if label == "GenerateCalculation":
         return _start(node, index, inputs)
     return None, None
@@ -132,12 +134,24 @@ def _row_before(node: FramesData, index: int, label: str, inputs: Any) -> tuple[
 
 def _part(inputs: Any, index: int) -> tuple[FramesData, int]:
     """The set, among those that were joined in the order of their keys, and the row in it."""
-    sets = [inputs[key] for key in sorted(name for name in inputs if name != "labels")]
+    keys = sorted(name for name in inputs if name != "labels")
+    return _split([inputs[key] for key in keys], index)
+
+
+def _gathered(inputs: Any, index: int) -> tuple[FramesData, int]:
+    """The job's set and the row in it, of a set that is in order of the label `index`."""
+    sets = [inputs[key] for key in sorted(inputs)]
+    order = np.argsort(np.concatenate([label_of(one, "index") for one in sets]), kind="stable")
+    return _split(sets, int(order[index]))
+
+
+def _split(sets: list[Any], row: int) -> tuple[FramesData, int]:
+    """Which of several sets a row of all of them is in, and the row there."""
     for part in sets[:-1]:
-        if index < len(part):
-            return part, index
-        index -= len(part)
-    return sets[-1], index
+        if row < len(part):
+            return part, row
+        row -= len(part)
+    return sets[-1], row
 
 
 def _start(node: FramesData, index: int, inputs: Any) -> tuple[Any, int | None]:

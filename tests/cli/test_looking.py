@@ -179,3 +179,35 @@ def test_setup(aiida_profile: Any) -> None:
     again = run("setup").output
     assert "the code 'aiida-rm-engine@localhost' is there" in again
     assert orm.QueryBuilder().append(orm.InstalledCode).count() == 1
+
+
+def test_knobs() -> None:
+    from aiida_rm.cli.knobs import TASKS
+
+    for task in TASKS:
+        assert json.loads(run("knobs", task, "--json").stdout)
+        assert "None" not in run("knobs", task).stdout
+    rows = {row["name"]: row for row in json.loads(run("knobs", "train", "--json").stdout)}
+    assert rows["cutoff"]["unit"] == "angstrom"
+    assert rows["cutoff"]["range"] == "1 to 12"
+    assert "cutoff  (default 4.5, angstrom, 1 to 12)" in run("knobs", "train").stdout
+
+
+def test_every_input_has_its_help() -> None:
+    from aiida.engine.processes.ports import PortNamespace
+    from aiida.plugins import CalculationFactory, WorkflowFactory
+
+    def silent(ports: Any, path: str) -> list[str]:
+        names = [name for name in ports if name != "metadata"]
+        found = [f"{path}{name}" for name in names if not ports[name].help]
+        spaces = [name for name in names if isinstance(ports[name], PortNamespace)]
+        return found + [one for name in spaces for one in silent(ports[name], f"{path}{name}.")]
+
+    for name in ("perturb", "train", "generate", "score", "relax", "extract_structure",
+                 "select_frames"):  # fmt: skip
+        process = CalculationFactory(f"rm.{name}")
+        spec = process.spec()
+        assert silent(spec.inputs, f"{name}.") + silent(spec.outputs, "out.") == []
+    for name in ("train", "generate", "validate", "judge", "loop"):
+        spec = WorkflowFactory(f"rm.{name}").spec()
+        assert silent(spec.inputs, f"{name}.") + silent(spec.outputs, "out.") == []

@@ -66,7 +66,7 @@ def test_lineage_of_an_accepted_structure(
         "merge_frames",
         "select_frames",
         "ScoreCalculation",
-        "merge_frames",
+        "gather_generated",
     ]
     assert processes[5] == "GenerateCalculation"
     where = [(step.pk, step.index) for step in steps[1:6]]
