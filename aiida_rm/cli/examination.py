@@ -14,7 +14,7 @@ from rich.table import Table
 
 from aiida_rm import __version__
 from aiida_rm.cli.codes import known_codes
-from aiida_rm.cli.running import GaveUpError, run_job
+from aiida_rm.cli.running import GaveUpError, run_job, without_broker
 
 FINE, NOTE, MEND = "fine", "note", "mend"
 _COLOURS = {FINE: "green", NOTE: "yellow", MEND: "red"}
@@ -111,6 +111,7 @@ def examine(
         walltime: of the job, in seconds.
         patience: seconds until the job is given up.
     """
+    without_broker()
     report = Report(label)
     code = _find_code(report, label)
     if code is None or not _reach(report, code):

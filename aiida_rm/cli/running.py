@@ -23,6 +23,16 @@ class GaveUpError(Exception):
         self.node = node
 
 
+def without_broker() -> None:
+    """From here on this process runs its jobs by itself.
+
+    With the broker of `verdi presto` it would look for one that runs only with the daemon.
+    """
+    from aiida.manage import get_manager
+
+    get_manager().get_runner(communicator=None)
+
+
 def run_job(process_class: type, inputs: Mapping[str, Any], patience: float) -> orm.CalcJobNode:
     """Run a job here, without its lines on the screen.
 

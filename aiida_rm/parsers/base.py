@@ -147,7 +147,7 @@ class EngineParser(Parser):
     def _stopped(self, results: dict[str, Any]) -> ExitCode:
         if "state" in self.node.process_class.spec().outputs and not self.can_go_on:
             return self.exit("ERROR_STATE_MISSING", message="no valid file came back")
-        label = "ERROR_SIGNAL" if results["stop_reason"] == "signal" else "ERROR_WALLTIME"
+        label = "ERROR_SIGNAL" if results.get("stop_reason") == "signal" else "ERROR_WALLTIME"
         return self.exit(label, message=self.progress())
 
     def progress(self) -> str:

@@ -93,6 +93,7 @@ def _problem_of(results: dict[str, Any], task: str) -> str | None:
         ),
         (isinstance(results.get("summary"), dict), "its summary is not a table"),
         (isinstance(results.get("engine"), dict), "its engine is not a table"),
+        (_number(results.get("wall_seconds")) is not None, "its wall_seconds is no number"),
     ]
     return next((message for good, message in checks if not good), None)
 

@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 import aiida_rm
 from aiida_rm.cli import aiida_rm as group
 from aiida_rm.cli.examination import FINE, MEND, NOTE, Report, _judge
-from tests.workflows.conftest import engine_code
+from tests.workflows.conftest import engine_code, engine_path
 
 __all__ = ["engine_code"]
 
@@ -67,6 +67,20 @@ def test_the_table(engine_code: orm.InstalledCode, doctor: Any) -> None:
     assert result.exit_code == 0, result.output
     assert "all is well" in result.output
     assert "GB free" in result.output
+
+
+def test_no_daemon_no_broker(
+    aiida_config_tmp: Any, aiida_profile_factory: Any, aiida_computer_local: Any, doctor: Any
+) -> None:
+    """What `verdi presto` sets up, whose broker runs with the daemon alone."""
+    with aiida_profile_factory(aiida_config_tmp, broker_backend="core.zeromq"):
+        computer = aiida_computer_local()
+        computer.configure(safe_interval=0, use_login_shell=False)
+        code = orm.InstalledCode(
+            label="here", computer=computer, filepath_executable=engine_path()
+        ).store()
+        result = doctor(code.full_label)
+        assert result.exit_code == 0, result.output
 
 
 def test_unknown_code(engine_code: orm.InstalledCode, doctor: Any) -> None:

@@ -45,6 +45,7 @@ def test_good_results_come_back_as_they_are() -> None:
         (encode(results("train", status="failed")), "without an error"),
         (encode(results("train", summary=[])), "summary is not"),
         (encode(results("train", engine=None)), "engine is not"),
+        (encode(results("train", wall_seconds="long")), "wall_seconds is no number"),
         (
             b'{"schema": 1, "task": "train", "summary": ' + b'{"a":' * 20 + b"1" + b"}" * 21,
             "nested deeper",

@@ -62,6 +62,14 @@ def test_stopped_with_a_state(job: Any, state_file: Path, reason: str, status: i
     assert outputs["state"].step == 3400
 
 
+def test_stopped_for_a_reason_that_is_not_told(job: Any, state_file: Path) -> None:
+    said = results("train", status="stopped")
+    del said["stop_reason"]
+    write_results(job.retrieved, said)
+    shutil.copy(state_file, job.temporary / files.OUTPUT_STATE)
+    assert job.parse()[1].status == 400
+
+
 def test_stopped_without_a_state(job: Any) -> None:
     write_results(job.retrieved, results("train", status="stopped", stop_reason="walltime"))
     outputs, code = job.parse()
