@@ -35,7 +35,7 @@ def torchsim_model(
         from torch_sim.models.interface import ModelInterface
     except ImportError as error:
         raise PotentialError(
-            f"TorchSim cannot be imported ({error}); `pip install torch-sim-atomistic`"
+            f"TorchSim cannot be imported ({error}); `pip install 'aiida-rm[torchsim]'`"
         ) from error
 
     class ResponseMatchingModel(ModelInterface):  # type: ignore[misc]

@@ -88,7 +88,7 @@ def _jobs(process: Any) -> list[orm.CalcJobNode]:
         called = query.all(flat=True)
         jobs += [node for node in called if isinstance(node, orm.CalcJobNode)]
         level = [node.pk for node in called if isinstance(node, orm.WorkChainNode)]
-    return sorted(jobs, key=lambda job: job.pk)
+    return sorted(jobs, key=lambda job: job.ctime)
 
 
 def _process_of(node: orm.Node) -> Any:

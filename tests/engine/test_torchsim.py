@@ -77,5 +77,5 @@ def test_the_model_is_the_calculator() -> None:
 def test_without_torchsim(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch_sim", None)
     monkeypatch.setitem(sys.modules, "torch_sim.models.interface", None)
-    with pytest.raises(PotentialError, match="pip install torch-sim-atomistic"):
+    with pytest.raises(PotentialError, match="pip install 'aiida-rm"):
         torchsim_model(FILE)

@@ -13,6 +13,7 @@ from aiida_rm.calculations.functions import extract_structure, frames_from_struc
 from aiida_rm.data.frames import FramesData
 from aiida_rm.data.selection import RuleError
 from aiida_rm.engine.frames import Frames
+from aiida_rm.workflows.loop import LoopWorkChain
 
 
 @pytest.fixture(scope="module")
@@ -188,3 +189,14 @@ def test_tables_of_sets_with_other_labels(molecule_frames: Frames, diamond_frame
     assert table["name"].isna().tolist() == [True, True, False]
     assert np.isnan(table["volume_per_atom"][0])
     assert list(queries.structures([])) == ["pk", "index", "formula", "n_atoms", "volume_per_atom"]
+
+
+def test_what_came_in_an_archive_can_be_used(loop: Any) -> None:
+    """docs/howto/sharing.md: this profile has nothing but the archive."""
+    potential = loop.outputs.potential
+    atoms = loop.outputs.accepted.get_ase(0)
+    atoms.calc = potential.get_calculator(device="cpu")
+    assert np.isfinite(atoms.get_potential_energy())
+    builder = LoopWorkChain.get_builder_from_loop(loop, rounds=1)
+    assert (builder.first_round.value, len(builder.dataset)) == (3, len(loop.outputs.dataset))
+    assert builder.train.train.potential.uuid == potential.uuid
