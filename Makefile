@@ -3,6 +3,7 @@
 # make test      all quick tests         make test-slow   the long ones
 # make test-services   the loop on SLURM, over ssh, through daemons, and what can befall it there
 # make lint      the checks of pre-commit
+# make docs      the pages in docs/_build/html
 #
 # A processor build of torch saves gigabytes where there is no GPU:
 #   make install PIP_TORCH="--index-url https://download.pytorch.org/whl/cpu torch"
@@ -15,7 +16,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-services lint clean
+.PHONY: help install demo test test-slow test-services lint docs clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | sed '/^$$/q'
@@ -46,5 +47,8 @@ test-services: install
 lint: install
 	PATH="$(CURDIR)/$(BIN):$$PATH" pre-commit run --all-files --show-diff-on-failure
 
+docs: install
+	$(BIN)/python -W ignore -m sphinx -q -W --keep-going -b html docs docs/_build/html
+
 clean:
-	rm -rf .demo .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist
+	rm -rf .demo .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist docs/_build

@@ -2,7 +2,9 @@
 
 Needs AIIDA_RM_DATA with qm7b.extxyz for novelty and for the E~ of the training set, and rdkit and
 posebusters. ``--potential`` is by default the one in examples/potentials; ``--stages`` a JSON list
-of stages, by default those of the protocol.
+of stages, by default those of the protocol. ``--committee A,B,...``, files of potentials trained on
+the same set (``committee.py --potentials FOLDER`` makes some), says what the best of k starts of a
+formula are worth, chosen by what all of them disagree about.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from aiida_rm.engine.frames import Frames, concatenate
 from aiida_rm.engine.labels import CHECKS, check_label
 from aiida_rm.engine.neighbors import build_graph
 from aiida_rm.engine.potential import Potential
-from aiida_rm.engine.relaxation import relax
+from aiida_rm.engine.relaxation import relax, with_uncertainty
 from aiida_rm.engine.search import random_starts
 from aiida_rm.engine.settings import GenerateSettings, parse_settings
 from aiida_rm.workflows.generate import GenerateWorkChain
@@ -30,11 +32,14 @@ from aiida_rm.workflows.generate import GenerateWorkChain
 _SHIPPED = Path(__file__).parent.parent / "examples" / "potentials" / "qm7b.safetensors"
 #: E~ per atom of a structure is in the training range below this quantile of the training set's.
 _QUANTILE = 0.99
+_BEST_OF = (1, 2, 4, 8, 16)
 
 
 def main() -> None:
     """Generate, judge, print the table and the JSON line."""
-    given = arguments(__doc__ or "", potential=str(_SHIPPED), each=0, stages="", bust=1)
+    given = arguments(
+        __doc__ or "", potential=str(_SHIPPED), each=0, stages="", bust=1, committee=""
+    )
     each = given.each or (4 if given.quick else 24)
     potential = Potential.load(Path(given.potential), dtype=torch.float32)
     settings = parse_settings(GenerateSettings, generation(given.stages, given.seed, each))
@@ -44,6 +49,11 @@ def main() -> None:
     trained = qm7b().stable
     energies, known = training_set(potential, trained)
     limit = float(np.quantile(energies, _QUANTILE))
+    if given.committee:
+        files = [Path(name) for name in given.committee.split(",")]
+        members = [Potential.load(file, dtype=torch.float32) for file in files]
+        relaxed = np.isfinite(found.structure["energy"])
+        found = with_uncertainty(found, [potential, *members], relaxed)
     figures = judge(found, limit, known, checks=bool(given.bust))
     figures |= {
         "starts": len(found),
@@ -130,7 +140,26 @@ def judge(
             for formula in sorted(set(formulas))
         },
     }
+    for name in ("energy_per_atom", "uncertainty_mean"):
+        if "uncertainty_mean" in frames.structure:
+            figures[f"sound_best_by_{name}"] = best_of(frames, name, sound)
     return figures
+
+
+def best_of(frames: Frames, name: str, good: np.ndarray) -> dict[str, float]:
+    """Shares of good ones among the best of every k starts of a formula, lowest in a label."""
+    values = np.nan_to_num(frames.structure[name], nan=np.inf)
+    formulas = np.array(frames.formulas())
+    order = np.lexsort((frames.structure["index"], formulas))
+    shares = {}
+    for k in _BEST_OF:
+        picked = []
+        for formula in sorted(set(formulas)):
+            rows = order[formulas[order] == formula]
+            groups = np.array_split(rows, max(1, len(rows) // k))
+            picked += [group[np.argmin(values[group])] for group in groups]
+        shares[str(k)] = float(good[picked].mean())
+    return shares
 
 
 if __name__ == "__main__":

@@ -50,6 +50,8 @@ def open_profile(console: Console) -> Any:
     for handler in logging.getLogger("aiida").handlers:
         if handler.get_name() == "console":
             handler.setLevel(logging.WARNING)
+            # AiiDA looks once more after the monitors of a job that has just ended; harmless.
+            handler.addFilter(lambda record: "skipping task_monitor_job" not in record.getMessage())
     return code
 
 

@@ -33,9 +33,9 @@ def with_uncertainty(
     The model deviation of Zhang et al., Computer Physics Communications 253, 107206 (2020): with
     <> the mean over the potentials,
 
-    - atoms: ``force_deviation``, sqrt(<|F - <F>|^2>) in angstrom;
+    - atoms: ``force_deviation``, ``sqrt(<|F - <F>|^2>)`` in angstrom;
     - structures: ``uncertainty``, the largest one of the atoms, and ``uncertainty_mean``, their
-      mean, in angstrom; ``energy_deviation``, sqrt(<(E - <E>)^2>) of E~ per atom in angstrom^2;
+      mean, in angstrom; ``energy_deviation``, ``sqrt(<(E - <E>)^2>)`` of E~ per atom in angstrom^2;
       ``cell_deviation``, the largest row of the same for the slope of E~ along a strain over the
       number of atoms (as in ``fmax``), in angstrom^2; 0 without a cell. Where symmetry forbids
       forces it is not 0.
