@@ -20,7 +20,7 @@ load_profile(SqliteTempBackend.create_profile("docs", debug=False), allow_switch
 
 project = "aiida-rm"
 author = "The aiida-rm developers"
-copyright = author
+project_copyright = author
 release = version = __version__
 
 extensions = [

@@ -33,15 +33,28 @@ def table_of(frames: Frames, indices: ArrayLike | None = None) -> dict[str, Any]
     chosen = np.arange(len(frames)) if indices is None else np.asarray(indices, np.int64)
     part = frames.select(chosen)
     labels = {name: values for name, values in part.structure.items() if values.ndim == 1}
+    names = [*(name for name in _NEXT if name in labels), *labels]
     return {
         "index": chosen,
         "formula": np.array(part.formulas(), dtype=str),
         "n_atoms": part.counts,
         "volume_per_atom": part.volumes / part.counts,
-        **{name: values for name, values in labels.items() if name not in _OWN},
+        **{name: labels[name] for name in names if name not in _OWN},
     }
 
 
+#: Labels that come next where they are there: what people look for.
+_NEXT = (
+    "name",
+    "energy_per_atom",
+    "energy_percentile",
+    "match",
+    "smiles",
+    "spacegroup",
+    "valid",
+    "unique",
+    "novel",
+)
 #: Columns that a label must not replace: generate's `index` is that of the start.
 _OWN = ("index", "formula", "n_atoms", "volume_per_atom")
 
