@@ -73,7 +73,9 @@ def _read_table(handle: IO[bytes], size: int) -> tuple[dict[str, Any], int]:
     start = handle.read(8)
     if not isinstance(start, bytes):
         raise HeaderError("the file is open as text; open it in binary mode")
-    if start[:2] == b"PK" or start[:1] == b"\x80":
+    # A length may begin with these bytes as well; then the table follows.
+    foreign = start[:2] == b"PK" or start[:1] == b"\x80"
+    if foreign and handle.read(1) != b"{":
         raise HeaderError(
             "this is a pickle or a torch archive, which could run any program when it is read; "
             "only safetensors files are accepted"
@@ -90,6 +92,7 @@ def _read_table(handle: IO[bytes], size: int) -> tuple[dict[str, Any], int]:
         raise HeaderError(
             f"the file is truncated: its header should have {length} bytes, {size - 8} are there"
         )
+    handle.seek(8)
     content = handle.read(length)
     if content[:1] != b"{":
         raise HeaderError("no safetensors file: its header is not a JSON table")

@@ -254,3 +254,12 @@ def test_reading_leaves_the_file_at_its_start(potential_file):
         handle.read(5)
         read_header(handle, "potential")
         assert handle.tell() == 0
+
+
+@pytest.mark.parametrize("length", [0x0280, 0x0380, 0x0480, 0x0580, 0x4B50])
+def test_lengths_that_begin_like_a_pickle_or_an_archive(length: int) -> None:
+    """One header in thirty-two has such a length."""
+    text = json.dumps(with_tensors(a=entry(0, 4))).encode()
+    content = pack(text + b" " * (length - len(text)), b"\0" * 4)
+    assert content[:1] == b"\x80" or content[:2] == b"PK"
+    assert PotentialData(io.BytesIO(content)).elements == ["C"]
