@@ -22,7 +22,7 @@ CARBON = Path("/usr/share/espresso/pseudo/C.pbe-rrkjus.UPF")
 )
 def test_one_round_with_pw(tmp_path: Path) -> None:
     shutil.copytree(EXAMPLES, tmp_path / "examples")
-    options = "--rounds 1 --best 2 --starts 40 --atoms 3 4 --kpoints 0.6 --above 2 --seed 1"
+    options = "--rounds 1 --best 3 --starts 100 --atoms 4 --above 2 --seed 0"
     cutoffs = ["--upf", str(CARBON), "--ecutwfc", "30", "--ecutrho", "240"]
     run = subprocess.run(
         [sys.executable, "examples/carbon_pw.py", *cutoffs, *options.split()],
