@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
-from aiida.cmdline.params import arguments, options, types
-from aiida.cmdline.utils import decorators, echo
+from aiida.cmdline.params import arguments, types
+from aiida.cmdline.utils import decorators
 
 from aiida_rm.cli.command import Group
 from aiida_rm.cli.data import listing
+from aiida_rm.cli.data.file_commands import add_file_commands
 from aiida_rm.cli.output import JSON, print_json, print_pairs
 
 _POTENTIAL = types.DataParamType(sub_classes=("aiida.data:rm.potential",))
@@ -97,57 +97,10 @@ def potential_show(datum: Any, as_json: bool) -> None:
     )
 
 
-@potential.command("export")
-@arguments.DATUM(type=_POTENTIAL)
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    help="File or folder.  [default: potential_PK.safetensors]",
+add_file_commands(
+    potential,
+    "potential",
+    use=", for the engine or ASE anywhere",
+    curves="of the training that made it",
+    title="training of <{pk}>",
 )
-@listing.OVERWRITE
-@decorators.with_dbenv()
-def potential_export(datum: Any, output: Path | None, overwrite: bool) -> None:
-    """Write a potential to a safetensors file, for the engine or ASE anywhere."""
-    from aiida_rm.cli.data.weights import export_file
-
-    target = export_file(datum, output, overwrite=overwrite)
-    echo.echo_success(f"wrote {target}")
-
-
-@potential.command("import")
-@click.argument("sources", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
-@click.option("-L", "--label", metavar="TEXT", help="Instead of the name of the file.")
-@click.option(
-    "-G", "--group", type=types.GroupParamType(create_if_not_exist=True), help="Add it to this."
-)
-@click.option("--again", is_flag=True, help="Store even what is in this profile already.")
-@options.DRY_RUN(help="Look at the files; store nothing.")
-@JSON
-@decorators.with_dbenv()
-def potential_import(sources: tuple[Path, ...], as_json: bool, **how: Any) -> None:
-    """Import safetensors files of potentials; folders and zip archives of them, too."""
-    from aiida_rm.cli.data.weights import import_files
-    from aiida_rm.data.potential import PotentialData
-
-    listing.print_reports(import_files(PotentialData, sources, **how), as_json=as_json)
-
-
-@potential.command("plot")
-@arguments.DATUM(type=_POTENTIAL)
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Picture: png, svg or pdf.  [default: potential_PK.png]",
-)
-@listing.OVERWRITE
-@decorators.with_dbenv()
-def potential_plot(datum: Any, output: Path | None, overwrite: bool) -> None:
-    """Plot the learning curves of the training that made it."""
-    from aiida_rm.cli.data.weights import metrics_of
-    from aiida_rm.report.plots import plot_curves
-
-    target = listing.picture(output, f"potential_{datum.pk}.png", overwrite)
-    plot_curves(metrics_of(datum), target, f"training of <{datum.pk}>")
-    echo.echo_success(f"wrote {target}")

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
-from aiida.cmdline.params import arguments, options, types
-from aiida.cmdline.utils import decorators, echo
+from aiida.cmdline.params import arguments, types
+from aiida.cmdline.utils import decorators
 
 from aiida_rm.cli.command import Group
 from aiida_rm.cli.data import listing
+from aiida_rm.cli.data.file_commands import add_file_commands
 from aiida_rm.cli.output import JSON, print_json, print_pairs
 
 _STATE = types.DataParamType(sub_classes=("aiida.data:rm.training_state",))
@@ -75,56 +75,10 @@ def state_show(datum: Any, as_json: bool) -> None:
     )
 
 
-@training_state.command("export")
-@arguments.DATUM(type=_STATE)
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    help="File or folder.  [default: training_state_PK.safetensors]",
+add_file_commands(
+    training_state,
+    "training state",
+    use="",
+    curves="so far",
+    title="training that <{pk}> continues",
 )
-@listing.OVERWRITE
-@decorators.with_dbenv()
-def state_export(datum: Any, output: Path | None, overwrite: bool) -> None:
-    """Write a training state to a safetensors file."""
-    from aiida_rm.cli.data.weights import export_file
-
-    echo.echo_success(f"wrote {export_file(datum, output, overwrite=overwrite)}")
-
-
-@training_state.command("import")
-@click.argument("sources", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
-@click.option("-L", "--label", metavar="TEXT", help="Instead of the name of the file.")
-@click.option(
-    "-G", "--group", type=types.GroupParamType(create_if_not_exist=True), help="Add it to this."
-)
-@click.option("--again", is_flag=True, help="Store even what is in this profile already.")
-@options.DRY_RUN(help="Look at the files; store nothing.")
-@JSON
-@decorators.with_dbenv()
-def state_import(sources: tuple[Path, ...], as_json: bool, **how: Any) -> None:
-    """Import safetensors files of training states; folders and zip archives of them, too."""
-    from aiida_rm.cli.data.weights import import_files
-    from aiida_rm.data.training_state import TrainingStateData
-
-    listing.print_reports(import_files(TrainingStateData, sources, **how), as_json=as_json)
-
-
-@training_state.command("plot")
-@arguments.DATUM(type=_STATE)
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Picture: png, svg or pdf.  [default: training_state_PK.png]",
-)
-@listing.OVERWRITE
-@decorators.with_dbenv()
-def state_plot(datum: Any, output: Path | None, overwrite: bool) -> None:
-    """Plot the learning curves so far."""
-    from aiida_rm.cli.data.weights import metrics_of
-    from aiida_rm.report.plots import plot_curves
-
-    target = listing.picture(output, f"training_state_{datum.pk}.png", overwrite)
-    plot_curves(metrics_of(datum), target, f"training that <{datum.pk}> continues")
-    echo.echo_success(f"wrote {target}")
