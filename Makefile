@@ -35,14 +35,14 @@ demo: install
 	$(BIN)/python examples/diamond.py --epochs 8
 
 test: install
-	$(BIN)/python -m pytest -m 'not slow and not services'
+	$(BIN)/python -m pytest -m 'not slow and not services' --numprocesses=2 --dist=worksteal --timeout=900 --durations=15
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow
 
 test-services: install
 	tools/services.sh start
-	$(BIN)/python -m pytest -m services --durations=10; status=$$?; tools/services.sh stop; exit $$status
+	$(BIN)/python -m pytest -m services --timeout=900 --durations=10; status=$$?; tools/services.sh stop; exit $$status
 
 lint: install
 	PATH="$(CURDIR)/$(BIN):$$PATH" pre-commit run --all-files --show-diff-on-failure

@@ -79,24 +79,18 @@ async def _watch(process: Any, patience: float, errors: _LastError) -> str:
 
 @contextlib.contextmanager
 def _few_attempts() -> Iterator[None]:
-    """Whoever asks a doctor does not wait for the fifth try."""
+    """Whoever asks a doctor does not wait for the fifth try; nothing is written to the disk."""
     from aiida.manage import get_manager
-    from aiida.manage.configuration import get_config
 
-    config, profile = get_config(), get_manager().get_profile()
-    scope = profile.name if profile else None
-    names = {"transport.task_maximum_attempts": 2, "transport.task_retry_initial_interval": 1}
-    before = {name: config.get_option(name, scope=scope, default=False) for name in names}
-    for name, value in names.items():
-        config.set_option(name, value, scope=scope)
+    profile = get_manager().get_profile()
+    assert profile is not None  # or no code had been found
+    before = dict(profile.options)
+    profile.set_option("transport.task_maximum_attempts", 2)
+    profile.set_option("transport.task_retry_initial_interval", 1)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                config.unset_option(name, scope=scope)
-            else:
-                config.set_option(name, value, scope=scope)
+        profile.options = before
 
 
 class _LastError(logging.Handler):

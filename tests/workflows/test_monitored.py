@@ -15,12 +15,17 @@ from aiida_rm.engine.frames import Frames
 from aiida_rm.workflows.train import TrainWorkChain
 from tests.workflows.conftest import TINY
 
+#: Enough for the engine to be caught between its first state and its end.
+EPOCHS = 100
 #: The first time, the engine is killed after a checkpoint, and its job hangs for two hours.
 HANGS_ONCE = f"""#!/bin/bash
 if [ -e {{mark}} ]; then exec {{engine}} "$@"; fi
 touch {{mark}}
 {{engine}} "$@" &
-until [ -e {files.OUTPUT_STATE} ]; do sleep 0.1; done
+until [ -e {files.OUTPUT_STATE} ]; do
+    kill -0 $! || exit 1
+    sleep 0.01
+done
 kill -9 $!
 wait
 touch -d '2 hours ago' {files.STDOUT} {files.STDERR} {files.METRICS}
@@ -43,14 +48,16 @@ def train(
 ) -> Any:
     """``train(program, monitors)``: the outputs, and the work chain."""
 
-    def run(program: str, monitors: dict[str, Any]) -> tuple[dict[str, Any], orm.WorkChainNode]:
+    def run(
+        program: str, monitors: dict[str, Any], epochs: int
+    ) -> tuple[dict[str, Any], orm.WorkChainNode]:
         path = tmp_path / "engine.sh"
         engine = engine_code.filepath_executable
         path.write_text(program.format(mark=tmp_path / "once", engine=engine))
         path.chmod(0o755)
         settings = {
             **TINY["train"],
-            "epochs": 2,
+            "epochs": epochs,
             "batch_atoms": 8,
             "checkpoint_seconds": 0.0,
             "draw": "fresh",
@@ -79,18 +86,18 @@ def soon(**kwargs: float) -> dict[str, Any]:
 
 
 def test_a_silent_job_goes_on_from_its_state(train: Any) -> None:
-    outputs, node = train(HANGS_ONCE, {"silent": soon(seconds=3600.0)})
+    outputs, node = train(HANGS_ONCE, {"silent": soon(seconds=3600.0)}, EPOCHS)
     first, second = sorted(node.called, key=lambda job: job.pk)
     assert first.exit_status == 150
     assert "the engine has said nothing for" in first.exit_message
     assert second.is_finished_ok
     assert second.inputs.state.uuid == first.outputs.state.uuid
     assert second.inputs.state.step > 0
-    assert len(outputs["learning_curves"].get_array("loss")) == 2
+    assert len(outputs["learning_curves"].get_array("loss")) == EPOCHS
 
 
 def test_an_exploding_job_begins_again_with_half_the_rate(train: Any) -> None:
-    _, node = train(EXPLODES_ONCE, {"exploding": soon(factor=1000.0)})
+    _, node = train(EXPLODES_ONCE, {"exploding": soon(factor=1000.0)}, 2)
     first, second = sorted(
         (one for one in node.called if isinstance(one, orm.CalcJobNode)), key=lambda job: job.pk
     )
