@@ -66,7 +66,7 @@ _STORING = (
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """With NO_SKIPS, as `.ci/run` sets it, a test may skip only for data that nobody may hand on."""
+    """With NO_SKIPS (`.ci/run`), tests skip only for data that may not be handed on."""
     report = yield
     if report.skipped and os.environ.get("NO_SKIPS") and isinstance(report.longrepr, tuple):
         reason = str(report.longrepr[2])
