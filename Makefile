@@ -4,6 +4,7 @@
 # make test-services   the loop on SLURM, over ssh, through daemons, and what can befall it there
 # make lint      the checks of pre-commit
 # make docs      the pages in docs/_build/html
+# make wheel     sdist and wheel built, and tried in an environment of their own
 #
 # A processor build of torch saves gigabytes where there is no GPU:
 #   make install PIP_TORCH="--index-url https://download.pytorch.org/whl/cpu torch"
@@ -16,7 +17,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-services lint docs clean
+.PHONY: help install demo test test-slow test-services lint docs wheel clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | sed '/^$$/q'
@@ -49,6 +50,9 @@ lint: install
 
 docs: install
 	$(BIN)/python -W ignore -m sphinx -q -W --keep-going -b html docs docs/_build/html
+
+wheel:
+	PYTHON=$(PYTHON) PIP_TORCH="$(PIP_TORCH)" tools/check_wheel.sh
 
 clean:
 	rm -rf .demo .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist docs/_build

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 import sysconfig
 from pathlib import Path
 from typing import Any
@@ -143,5 +145,15 @@ def _start_daemon(step: _Step) -> None:
     if client.is_daemon_running:
         echo.echo_report("the daemon runs")
     elif step.may("start AiiDA's daemon", "a running daemon"):
-        client.start_daemon()
+        # AiiDA wants verdi in the path, which it is not where the environment is not activated.
+        scripts = sysconfig.get_path("scripts")
+        done = subprocess.run(  # noqa: S603 - verdi of this environment
+            [str(Path(scripts) / "verdi"), "-p", client.profile.name, "daemon", "start"],
+            env={**os.environ, "PATH": os.pathsep.join((scripts, os.environ.get("PATH", "")))},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise ValueError(f"the daemon does not start: {done.stdout} {done.stderr}")
         echo.echo_success("started the daemon")
