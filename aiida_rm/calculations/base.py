@@ -1,4 +1,4 @@
-"""What all four jobs share: the code, the settings file, the files that come back, exit codes."""
+"""What all jobs share: the code, the settings file, the files that come back, exit codes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from aiida.engine.processes.calcjobs.calcjob import validate_calc_job
 
 from aiida_rm.engine import files
 from aiida_rm.engine.errors import EngineError
-from aiida_rm.engine.settings import SETTINGS, parse_settings, to_plain
+from aiida_rm.engine.settings import SETTINGS, describe, parse_settings, to_plain
 
 #: Share of the scheduler's walltime after which the engine stops by itself and saves its state.
 WALLTIME_MARGIN = 0.9
@@ -57,8 +57,7 @@ class EngineCalculation(CalcJob):
             default=lambda: orm.Dict({}),
             serializer=orm.to_aiida_type,
             validator=cls.validate_settings,
-            help=f"Knobs of the task '{cls.TASK}' (`aiida-rm knobs {cls.TASK}` lists them with "
-            "units); what is not given has its default.",
+            help=_about_settings(cls.TASK),
         )
         options = spec.inputs["metadata"]["options"]
         options["parser_name"].default = f"rm.{cls.TASK}"
@@ -156,6 +155,18 @@ def check_walltime(value: int | None, _: Any) -> str | None:
     if value is not None and value < 1:
         return f"`max_wallclock_seconds` is {value}, must be at least 1; leave it out for no limit"
     return None
+
+
+def _about_settings(task: str) -> str:
+    """Every knob of a task with its unit."""
+    knobs = [
+        f"`{row['name']}`" + (f" ({row['unit']})" if row["unit"] else "")
+        for row in describe(SETTINGS[task])
+    ]
+    return (
+        f"Knobs; what is not given has its default. `aiida-rm knobs {task}` tells defaults, ranges "
+        f"and what they mean. There are {', '.join(knobs)}."
+    )
 
 
 def _define_exit_codes(spec: CalcJobProcessSpec) -> None:

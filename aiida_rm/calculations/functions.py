@@ -42,7 +42,8 @@ ERROR_EMPTY_SELECTION = ExitCode(
 def frames_from_structures(**structures: StructureData) -> FramesData | ExitCode:
     """One set of structures of one or many StructureData, in order of their keys.
 
-    The label ``name`` of each is that of its node, or its formula where the node has none.
+    Any names will do: ``frames_from_structures(diamond=node, graphite=other)``. The
+    label ``name`` of each is that of its node, or its formula where the node has none.
     """
     if not structures:
         return ERROR_BAD_FRAMES.format(message="there are no structures; give at least one")
@@ -57,8 +58,8 @@ def extract_structure(frames: FramesData, index: Int) -> StructureData | ExitCod
     """One structure of a set as StructureData, linked to the set and its index.
 
     Args:
-        frames: the set.
-        index: which structure, from 0.
+        frames: The set of structures.
+        index: Which structure, from 0.
     """
     position = index.value
     if not 0 <= position < len(frames):
@@ -74,9 +75,9 @@ def merge_frames(labels: List | None = None, **frames: FramesData) -> FramesData
     """Join sets of structures, in order of their keys.
 
     Args:
-        labels: names of the labels to keep, which all sets must have; an empty list leaves the
+        labels: Names of the labels to keep, which all sets must have; an empty list leaves the
             bare structures. Without it, all labels that the sets share are kept.
-        frames: the sets.
+        frames: The sets, by any names.
     """
     if not frames:
         return ERROR_BAD_FRAMES.format(message="there is nothing to join; give at least one set")
@@ -101,8 +102,8 @@ def select_frames(frames: FramesData, rules: Dict) -> FramesData | ExitCode:
     structure is its index in ``frames``.
 
     Args:
-        frames: the set.
-        rules: a table; structures must meet them all.
+        frames: The set of structures.
+        rules: A table; structures must meet them all.
     """
     given = frames.get_frames()
     try:

@@ -24,7 +24,7 @@ class RelaxCalculation(EngineCalculation):
     def define(cls, spec: CalcJobProcessSpec) -> None:
         """Structures in, the same structures with energies and verdicts out."""
         super().define(spec)
-        spec.input("frames", valid_type=FramesData, help="The structures to judge.")
+        spec.input("frames", valid_type=FramesData, help="The structures to relax.")
         spec.output(
             "frames",
             valid_type=FramesData,

@@ -54,7 +54,9 @@ class TrainCalculation(EngineCalculation):
             required=False,
             help="Go on where a training with the same inputs was cut short.",
         )
-        spec.output("potential", valid_type=PotentialData, required=False, help="The potential.")
+        spec.output(
+            "potential", valid_type=PotentialData, required=False, help="The trained potential E~."
+        )
         spec.output(
             "state",
             valid_type=TrainingStateData,
@@ -65,7 +67,8 @@ class TrainCalculation(EngineCalculation):
             "learning_curves",
             valid_type=orm.ArrayData,
             required=False,
-            help="One array a quantity, one value an epoch: loss, validation_loss, force_error...",
+            help="One array a quantity, one value an epoch: loss, validation_loss, force_error "
+            "and stress_error (squared error over the variance of the target), learning_rate...",
         )
         spec.output(
             "validation",

@@ -10,7 +10,19 @@ import click
 from aiida_rm.cli.command import Command
 from aiida_rm.cli.output import JSON, print_json
 
-TASKS = ("perturb", "train", "generate", "score", "relax", "stage", "stop")
+TASKS = (
+    "perturb",
+    "train",
+    "generate",
+    "score",
+    "relax",
+    "doctor",
+    "xtb",
+    "pw",
+    "shell",
+    "stage",
+    "stop",
+)
 
 
 @click.command("knobs", cls=Command)
@@ -19,6 +31,7 @@ TASKS = ("perturb", "train", "generate", "score", "relax", "stage", "stop")
 def knobs(task: str, as_json: bool) -> None:
     """List the settings of TASK, with default, unit, range and meaning.
 
+    `xtb`, `pw` and `shell` are referees; the knobs of the referee `ase` are those of relax.
     `stage` is one entry of the setting `stages` of generate, `stop` the input of a loop.
     """
     rows = rows_of(task)
@@ -35,10 +48,18 @@ def knobs(task: str, as_json: bool) -> None:
 
 def rows_of(task: str) -> list[dict[str, Any]]:
     """``name``, ``default``, ``unit``, ``range`` and ``help`` of every setting."""
+    from aiida_rm.engine.referee_settings import PwSettings, ShellSettings, XtbSettings
     from aiida_rm.engine.settings import SETTINGS, Stage, describe
     from aiida_rm.workflows.rounds import StopSettings
 
-    table: dict[str, type] = {**SETTINGS, "stage": Stage, "stop": StopSettings}
+    table: dict[str, type] = {
+        **SETTINGS,
+        "xtb": XtbSettings,
+        "pw": PwSettings,
+        "shell": ShellSettings,
+        "stage": Stage,
+        "stop": StopSettings,
+    }
     return [
         {
             "name": row["name"],

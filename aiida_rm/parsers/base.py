@@ -1,4 +1,4 @@
-"""What all four parsers share: from the files that came back to outputs and one exit code."""
+"""What all parsers share: from the files that came back to outputs and one exit code."""
 
 from __future__ import annotations
 

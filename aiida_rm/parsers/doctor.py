@@ -8,7 +8,7 @@ from aiida_rm.parsers.base import EngineParser
 
 
 class DoctorParser(EngineParser):
-    """The results are all there is."""
+    """Attach what the engine found on its machine: the output `results`."""
 
     TASK = "doctor"
 

@@ -15,7 +15,7 @@ from aiida_rm.parsers.frames import FramesParser
 
 
 class GenerateParser(FramesParser):
-    """Attach the generated structures."""
+    """Attach the structures that were finished, also of a job that was cut short."""
 
     TASK = "generate"
     STRUCTURE_LABELS = tuple(GENERATED)

@@ -9,7 +9,7 @@ from aiida_rm.parsers.frames import FramesParser
 
 
 class PerturbParser(FramesParser):
-    """Attach the perturbed structures."""
+    """Attach the perturbed structures with their targets: force, stress, energy."""
 
     TASK = "perturb"
     STRUCTURE_LABELS = ("energy", "stress", "parent")

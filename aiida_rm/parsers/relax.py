@@ -11,7 +11,7 @@ from aiida_rm.referees.functions import check_judged
 
 
 class RelaxParser(FramesParser):
-    """Attach the judged structures."""
+    """Attach the relaxed structures with energies and verdicts, row by row as given."""
 
     TASK = "relax"
     STRUCTURE_LABELS = tuple(RELAXED)

@@ -10,7 +10,7 @@ from aiida_rm.parsers.frames import FramesParser
 
 
 class ScoreParser(FramesParser):
-    """Attach the judged structures."""
+    """Attach the structures with their verdicts; they must be those of the input."""
 
     TASK = "score"
     STRUCTURE_LABELS = tuple(SCORED)

@@ -35,7 +35,10 @@ def define_committee(spec: ProcessSpec) -> None:
         help="Potentials that the trainings of the committee begin with: `member_01`...",
     )
     spec.output_namespace(
-        "committee", dynamic=True, valid_type=PotentialData, help="The last ones, by name."
+        "committee",
+        dynamic=True,
+        valid_type=PotentialData,
+        help="Potentials of the last training: `member_01` and so on.",
     )
 
 

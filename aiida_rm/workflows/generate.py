@@ -46,7 +46,7 @@ class GenerateWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
             GenerateCalculation,
             namespace="generate",
             namespace_options={
-                "help": "Of the jobs (`verdi plugin list aiida.calculations rm.generate`)."
+                "help": "Inputs of the jobs (`verdi plugin list aiida.calculations rm.generate`)."
             },
         )
         spec.input(

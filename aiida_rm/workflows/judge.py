@@ -48,7 +48,8 @@ class JudgeWorkChain(CleaningMixin, WorkChain):
             valid_type=orm.Str,
             serializer=orm.to_aiida_type,
             validator=_check_referee,
-            help="Name of the referee: an entry point of the group aiida_rm.referees.",
+            help="Name of the referee: `xtb`, `pw`, `ase`, `shell`, or another entry point of the "
+            "group aiida_rm.referees.",
         )
         spec.input(
             "references",
@@ -57,13 +58,18 @@ class JudgeWorkChain(CleaningMixin, WorkChain):
             help="Phases to measure energies against. They are judged as well, but for a set that "
             "carries `LABEL_energy_per_atom` and `LABEL_verdict`.",
         )
-        spec.input("code", valid_type=orm.AbstractCode, help="The program that the referee runs.")
+        spec.input(
+            "code",
+            valid_type=orm.AbstractCode,
+            help="The program of the referee: xtb, pw.x, aiida-rm-engine (for ase), any command.",
+        )
         spec.input(
             "settings",
             valid_type=orm.Dict,
             default=lambda: orm.Dict({}),
             serializer=orm.to_aiida_type,
-            help="Knobs of the referee (aiida_rm.engine.referee_settings).",
+            help="Knobs of the referee; what is not given has its default. `aiida-rm knobs xtb` "
+            "(pw, shell; relax for ase) lists them with units.",
         )
         spec.input(
             "label",
@@ -87,7 +93,7 @@ class JudgeWorkChain(CleaningMixin, WorkChain):
             default=lambda: orm.Int(8),
             serializer=orm.to_aiida_type,
             validator=_check_max_concurrent,
-            help="So many jobs at a time at most.",
+            help="So many jobs run at a time at most.",
         )
         spec.input(
             "options",
@@ -111,7 +117,12 @@ class JudgeWorkChain(CleaningMixin, WorkChain):
             required=False,
             help="The references, judged: give them again, and they are not judged again.",
         )
-        spec.output("results", valid_type=orm.Dict, required=False, help="How many ended how.")
+        spec.output(
+            "results",
+            valid_type=orm.Dict,
+            required=False,
+            help="How many structures ended with which verdict.",
+        )
         spec.outline(
             cls.setup,
             while_(cls.should_run_jobs)(cls.run_jobs, cls.inspect_jobs),

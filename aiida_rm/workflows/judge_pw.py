@@ -29,19 +29,20 @@ class PwJudgeWorkChain(WorkChain):
     def define(cls, spec: ProcessSpec) -> None:
         """A set and a row in, that structure with energy and verdict out."""
         super().define(spec)
-        spec.input("code", valid_type=orm.AbstractCode, help="pw.x.")
-        spec.input("frames", valid_type=FramesData, help="The set.")
+        spec.input("code", valid_type=orm.AbstractCode, help="The program pw.x.")
+        spec.input("frames", valid_type=FramesData, help="A set of crystals.")
         spec.input(
             "row",
             valid_type=orm.Int,
             serializer=orm.to_aiida_type,
-            help="Which of its structures is judged.",
+            help="Index of the crystal that is judged, from 0.",
         )
         spec.input(
             "settings",
             valid_type=orm.Dict,
             serializer=orm.to_aiida_type,
-            help="Knobs (aiida_rm.engine.referee_settings.PwSettings).",
+            help="Knobs; what is not given has its default. `aiida-rm knobs pw` lists them "
+            "with units.",
         )
         spec.input(
             "options",

@@ -65,7 +65,7 @@ class LoopWorkChain(CommitteeMixin, CleaningMixin, ProtocolMixin, WorkChain):
             default=lambda: orm.Int(2),
             serializer=orm.to_aiida_type,
             validator=check_rounds,
-            help="How often to go round.",
+            help="How many rounds, each of perturb, train, generate and validate.",
         )
         spec.input(
             "first_round",
@@ -82,7 +82,7 @@ class LoopWorkChain(CommitteeMixin, CleaningMixin, ProtocolMixin, WorkChain):
             default=lambda: orm.Dict({}),
             serializer=orm.to_aiida_type,
             validator=check_stop,
-            help="When to end before the last round (aiida_rm.workflows.rounds.StopSettings). The "
+            help="When to end before the last round; `aiida-rm knobs stop` lists the criteria. The "
             "extra `stop` of the running loop's node ends it after the round, too.",
         )
         spec.input(
@@ -93,7 +93,7 @@ class LoopWorkChain(CommitteeMixin, CleaningMixin, ProtocolMixin, WorkChain):
             help="Begin a training with the weights of the round before.",
         )
         define_committee(spec)
-        of = "Of the stage, without what the loop itself gives (`verdi plugin list aiida.{}`)."
+        of = "Inputs of the stage, but for those from the loop (`verdi plugin list aiida.{}`)."
         spec.expose_inputs(
             PerturbCalculation,
             namespace="perturb",
@@ -120,11 +120,19 @@ class LoopWorkChain(CommitteeMixin, CleaningMixin, ProtocolMixin, WorkChain):
         )
         spec.inputs.validator = check_together
         spec.output(
-            "dataset", valid_type=FramesData, required=False, help="With all that was accepted."
+            "dataset",
+            valid_type=FramesData,
+            required=False,
+            help="The given one with all that was accepted.",
         )
-        spec.output("potential", valid_type=PotentialData, required=False, help="The last one.")
         spec.output(
-            "accepted", valid_type=FramesData, required=False, help="The accepted of all rounds."
+            "potential", valid_type=PotentialData, required=False, help="That of the last round."
+        )
+        spec.output(
+            "accepted",
+            valid_type=FramesData,
+            required=False,
+            help="The accepted structures of all rounds.",
         )
         spec.output_namespace(
             "scored",
@@ -136,9 +144,14 @@ class LoopWorkChain(CommitteeMixin, CleaningMixin, ProtocolMixin, WorkChain):
             "judged",
             dynamic=True,
             valid_type=FramesData,
-            help="Those that the referees got, with what they said, `round_01` and so on.",
+            help="Structures that the referees got, with what they said, `round_01` and so on.",
         )
-        spec.output("rounds", valid_type=orm.Dict, required=False, help="One row a round.")
+        spec.output(
+            "rounds",
+            valid_type=orm.Dict,
+            required=False,
+            help="One row a round: counts, yield, E~ (angstrom^2 per atom), errors, seconds.",
+        )
         spec.outline(
             cls.setup,
             while_(cls.should_run_round)(

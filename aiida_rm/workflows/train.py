@@ -48,7 +48,7 @@ class TrainWorkChain(ProtocolMixin, BaseRestartWorkChain):
             TrainCalculation,
             namespace="train",
             namespace_options={
-                "help": "Of the job (`verdi plugin list aiida.calculations rm.train`)."
+                "help": "Inputs of the job (`verdi plugin list aiida.calculations rm.train`)."
             },
         )
         spec.expose_outputs(

@@ -49,7 +49,7 @@ class ValidateWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
             ScoreCalculation,
             namespace="score",
             namespace_options={
-                "help": "Of the job (`verdi plugin list aiida.calculations rm.score`)."
+                "help": "Inputs of the job (`verdi plugin list aiida.calculations rm.score`)."
             },
         )
         spec.input(
@@ -58,7 +58,8 @@ class ValidateWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
             default=lambda: orm.Dict({"valid": True, "unique": True}),
             serializer=orm.to_aiida_type,
             validator=_check_rules,
-            help="What an accepted structure must meet (aiida_rm.data.selection).",
+            help="What an accepted structure must meet, all of it, such as `{valid: true, "
+            "max_energy_per_atom: 0.5, sort: energy_per_atom, limit: 10}` (docs/validation.md).",
         )
         spec.input_namespace(
             "referees",
@@ -85,13 +86,18 @@ class ValidateWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
             "without it, structures are accepted as they were generated.",
         )
         spec.inputs.validator = _check_together
-        spec.output("scored", valid_type=FramesData, required=False, help="All, with verdicts.")
+        spec.output(
+            "scored",
+            valid_type=FramesData,
+            required=False,
+            help="All structures with their verdicts.",
+        )
         spec.output(
             "judged",
             valid_type=FramesData,
             required=False,
-            help="Those that the referees got, with what all of them said; `scored_row` is the row "
-            "in `scored`.",
+            help="Structures that the referees got, with what all of them said; `scored_row` is "
+            "the row in `scored`.",
         )
         spec.output_namespace(
             "referees", dynamic=True, valid_type=orm.Dict, help="What rm.judge says, by referee."
@@ -109,7 +115,9 @@ class ValidateWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
             required=False,
             help="Summary of the scoring of the relaxed structures.",
         )
-        spec.output("accepted", valid_type=FramesData, required=False, help="Those that meet them.")
+        spec.output(
+            "accepted", valid_type=FramesData, required=False, help="Those that meet the rules."
+        )
         spec.output("results", valid_type=orm.Dict, required=False, help="Summary of the scoring.")
         spec.outline(
             cls.run_score,

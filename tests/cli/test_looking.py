@@ -191,23 +191,3 @@ def test_knobs() -> None:
     assert rows["cutoff"]["unit"] == "angstrom"
     assert rows["cutoff"]["range"] == "1 to 12"
     assert "cutoff  (default 4.5, angstrom, 1 to 12)" in run("knobs", "train").stdout
-
-
-def test_every_input_has_its_help() -> None:
-    from aiida.engine.processes.ports import PortNamespace
-    from aiida.plugins import CalculationFactory, WorkflowFactory
-
-    def silent(ports: Any, path: str) -> list[str]:
-        names = [name for name in ports if name != "metadata"]
-        found = [f"{path}{name}" for name in names if not ports[name].help]
-        spaces = [name for name in names if isinstance(ports[name], PortNamespace)]
-        return found + [one for name in spaces for one in silent(ports[name], f"{path}{name}.")]
-
-    for name in ("perturb", "train", "generate", "score", "relax", "extract_structure",
-                 "select_frames"):  # fmt: skip
-        process = CalculationFactory(f"rm.{name}")
-        spec = process.spec()
-        assert silent(spec.inputs, f"{name}.") + silent(spec.outputs, "out.") == []
-    for name in ("train", "generate", "validate", "judge", "loop"):
-        spec = WorkflowFactory(f"rm.{name}").spec()
-        assert silent(spec.inputs, f"{name}.") + silent(spec.outputs, "out.") == []
