@@ -55,6 +55,7 @@ _STORING = (
     "calculations",
     "cli",
     "data",
+    "examples",
     "foreign",
     "parsers",
     "queries",
