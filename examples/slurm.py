@@ -5,8 +5,8 @@
 
 ``--files`` is a copy of ``examples/clusters/slurm`` in which the lines marked ``# yours`` were
 changed: what it names is set up where it is missing. Without ``--profile`` everything is stored
-under ``.demo`` beside this folder, and the loop runs in this terminal; with it, it is stored in that
-profile of yours, and ``--submit`` leaves the loop to its daemon.
+under ``.demo`` beside this folder, and the loop runs in this terminal; with it, it is stored in
+that profile of yours, and ``--submit`` leaves the loop to its daemon.
 """
 
 from __future__ import annotations

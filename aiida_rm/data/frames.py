@@ -257,6 +257,18 @@ class FramesData(ArrayData):
         self._check_index(index)
         return to_ase(self.get_frames(), index)
 
+    def view(self, index: int = 0) -> Any:
+        """One structure for the end of a notebook's cell; see :func:`aiida_rm.views.view`."""
+        from aiida_rm.views import view
+
+        return view(self, index)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows of the node."""
+        from aiida_rm.views import summary_of
+
+        return summary_of(self)
+
     def local_copy_list(self, folder_name: str) -> list[tuple[str, str, str]]:
         """What puts these frames into ``folder_name`` of a job's folder.
 
