@@ -81,7 +81,8 @@ def recognise(error: Exception) -> EngineError | None:
     # What torch's processor allocator says.
     if memory or "can't allocate memory" in str(error).lower():
         return OutOfMemoryError(
-            f"the memory does not suffice ({error}); lower 'batch_atoms' or ask for more memory"
+            f"the memory does not suffice ({error}); lower 'batch_atoms' (of a training, raise "
+            "'batch_parts') or ask for more memory"
         )
     return None
 

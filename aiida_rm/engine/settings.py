@@ -134,10 +134,20 @@ class TrainSettings:
         "pairs of neighbours at once, at most; a batch with more is summed in parts; 0: no limit",
         low=0,
     )
+    batch_parts: int = knob(
+        1, "parts in which a batch is summed: less memory, the same steps to rounding", low=1
+    )
     learning_rate: float = knob(1e-2, "largest step of Adam", low=1e-8, high=1)
     final_rate: float = knob(0.01, "last step over the largest one (cosine)", low=0, high=1)
     warmup_steps: int = knob(50, "steps of linear warm-up", low=0)
     clip_norm: float = knob(10.0, "gradients are scaled down to this norm", low=1e-6)
+    rescues: int = knob(
+        2,
+        "times that a loss which is no number leads back to the best weights so far and to half "
+        "the learning rate; after that the training has diverged",
+        low=0,
+        high=20,
+    )
     ema_decay: float = knob(0.99, "decay of the average of the weights", low=0, high=0.99999)
     force_weight: float = knob(1.0, "weight of the squared error of the forces", low=0)
     stress_weight: float = knob(1.0, "weight of the squared error of the stress", low=0)

@@ -115,6 +115,7 @@ def run_train(job: Job) -> Outcome:
             "epochs": progress.epoch,
             "steps": progress.step,
             "best_epoch": progress.best_epoch,
+            "rescues": progress.rescues,
             "n_parameters": outcome.potential.n_parameters,
             "elements": list(outcome.potential.elements),
             "clipped": progress.clipped,

@@ -7,19 +7,19 @@ from aiida.orm import Dict
 
 from aiida_rm.engine.settings import TrainSettings, parse_settings
 
-ERROR_SMALLEST_BATCH = ExitCode(
-    210, "'batch_atoms' is 1 already and cannot be halved; ask for more memory."
+ERROR_SMALLEST_PARTS = ExitCode(
+    210, "'batch_parts' is as large as 'batch_atoms', and no part smaller; ask for more memory."
 )
 
 
 @calcfunction
-def with_half_batches(settings: Dict) -> Dict | ExitCode:
-    """Settings of a training with half of `batch_atoms`; this changes the result."""
+def with_twice_the_parts(settings: Dict) -> Dict | ExitCode:
+    """Settings of a training with twice `batch_parts`: the same steps, in less memory."""
     values = settings.get_dict()
-    now = parse_settings(TrainSettings, values).batch_atoms
-    if now < 2:
-        return ERROR_SMALLEST_BATCH
-    return Dict({**values, "batch_atoms": now // 2})
+    now = parse_settings(TrainSettings, values)
+    if now.batch_parts >= now.batch_atoms:
+        return ERROR_SMALLEST_PARTS
+    return Dict({**values, "batch_parts": 2 * now.batch_parts})
 
 
 @calcfunction

@@ -22,7 +22,7 @@ from aiida_rm.data.frames import FramesData
 from aiida_rm.data.potential import PotentialData
 from aiida_rm.monitors import EXPLODING, SILENT, ended_by
 from aiida_rm.workflows.common import call, exit_with, unlucky, verdict
-from aiida_rm.workflows.functions import with_half_batches, with_half_learning_rate
+from aiida_rm.workflows.functions import with_half_learning_rate, with_twice_the_parts
 from aiida_rm.workflows.hardware import Hardware
 from aiida_rm.workflows.protocols import ProtocolMixin, kinds_of, merge, need
 
@@ -180,18 +180,20 @@ class TrainWorkChain(ProtocolMixin, BaseRestartWorkChain):
 
     @process_handler(priority=400)
     def handle_out_of_memory(self, node: orm.CalcJobNode) -> ProcessHandlerReport | None:
-        """Halve the batches and begin again."""
+        """Sum each batch in twice as many parts, from the last state on if there is one."""
         if node.exit_status not in OUT_OF_MEMORY:
             return None
-        settings, made = call(with_half_batches, self.ctx.inputs.settings)
+        settings, made = call(with_twice_the_parts, self.ctx.inputs.settings)
         if not made.is_finished_ok:
-            self.report(f"{_name(node)} ran out of memory with the smallest batches; stopping")
+            self.report(f"{_name(node)} ran out of memory with the smallest parts; stopping")
             code = exit_with(self, "ERROR_OUT_OF_MEMORY", message=made.exit_message)
             return self._stop(code)
-        self._begin_again_with(settings)
+        self.ctx.inputs.settings = settings
+        if "state" in node.outputs:
+            self.ctx.inputs.state = node.outputs.state
         self.report(
-            f"{_name(node)} ran out of memory; beginning again with 'batch_atoms' of "
-            f"{settings['batch_atoms']}, which changes the result"
+            f"{_name(node)} ran out of memory; going on with each batch summed in "
+            f"{settings['batch_parts']} parts, which takes the same steps"
         )
         return ProcessHandlerReport(True)
 

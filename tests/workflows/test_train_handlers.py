@@ -103,18 +103,21 @@ def test_no_state_at_all_stops(chain: Any, inspect: Any, state_at: Any, status: 
     assert chain.outputs["state"].step == 7
 
 
-def test_out_of_memory_halves_the_batches(chain: Any, inspect: Any, state_at: Any) -> None:
+def test_out_of_memory_doubles_the_parts(chain: Any, inspect: Any, state_at: Any) -> None:
     inspect(400, state_at(100))
-    assert inspect(410).status == 0
+    assert inspect(410, state_at(120)).status == 0
     settings = chain.ctx.inputs.settings
-    assert settings.get_dict() == {"seed": 3, "batch_atoms": 160}
-    assert settings.creator.process_label == "with_half_batches"
-    assert "state" not in chain.ctx.inputs  # it belongs to the former settings
+    assert settings.get_dict() == {"seed": 3, "batch_parts": 2}
+    assert settings.creator.process_label == "with_twice_the_parts"
+    assert chain.ctx.inputs.state.step == 120  # the steps are the same, so it may go on
     assert chain.ctx.iteration == 1
+    assert inspect(410).status == 0
+    assert chain.ctx.inputs.settings["batch_parts"] == 4
+    assert chain.ctx.inputs.state.step == 120
 
 
-def test_out_of_memory_with_the_smallest_batch(chain: Any, inspect: Any) -> None:
-    chain.ctx.inputs.settings = orm.Dict({"batch_atoms": 1}).store()
+def test_out_of_memory_with_the_smallest_parts(chain: Any, inspect: Any) -> None:
+    chain.ctx.inputs.settings = orm.Dict({"batch_atoms": 4, "batch_parts": 4}).store()
     code = inspect(410)
     assert code.status == 313
     assert "batch_atoms" in code.message

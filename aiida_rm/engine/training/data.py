@@ -37,6 +37,30 @@ class Targets:
 Part = tuple[Graph, Targets]
 
 
+@dataclass(frozen=True)
+class Limit:
+    """How much of a batch is on the device at once.
+
+    Attributes:
+        edges: pairs of neighbours in a part, at most (one structure at least); 0: no limit.
+        parts: into so many parts of about the same number of pairs, at least.
+    """
+
+    edges: int = 0
+    parts: int = 1
+
+    def groups(self, sizes: Rows) -> list[Rows]:
+        """Places of the structures of each part; ``sizes``: pairs of each structure."""
+        places = np.arange(len(sizes))
+        share = max(1, -(-int(sizes.sum()) // self.parts))
+        if self.parts == 1 and not self.edges:
+            return [places]
+        return pack(places, sizes, min(self.edges or share, share))
+
+
+WHOLE = Limit()
+
+
 class TrainingData:
     """Perturbed frames as graphs with targets on a device."""
 
@@ -66,12 +90,12 @@ class TrainingData:
         """Graph and targets of some structures."""
         return self.parts(rows)[0]
 
-    def parts(self, rows: Rows, limit: int = 0, *, keep: bool = True) -> list[Part]:
+    def parts(self, rows: Rows, limit: Limit = WHOLE, *, keep: bool = True) -> list[Part]:
         """The same in parts.
 
         Args:
             rows: which structures; none give no parts.
-            limit: edges in a part, at most (one structure at least); 0: one part.
+            limit: of a part.
             keep: whether graphs that had to be built stay in memory.
         """
         if not len(rows):
@@ -90,11 +114,9 @@ class TrainingData:
         ]
         return self.put(part, pieces, limit)
 
-    def put(self, part: Frames, pieces: Sequence[Piece], limit: int = 0) -> list[Part]:
+    def put(self, part: Frames, pieces: Sequence[Piece], limit: Limit = WHOLE) -> list[Part]:
         """Structures whose neighbours are known, on the device, in parts as above."""
-        places = np.arange(len(part))
-        sizes = np.array([edges.shape[1] for edges, _ in pieces])
-        groups = pack(places, sizes, limit) if limit else [places]
+        groups = limit.groups(np.array([edges.shape[1] for edges, _ in pieces]))
         parts = []
         for group in groups:
             some = part if len(groups) == 1 else part.select(group)
@@ -213,7 +235,7 @@ def split(frames: Frames, settings: TrainSettings) -> tuple[Rows, Rows]:
 
 
 def gauge(
-    potential: Potential, data: TrainingData, rows: Rows, batch_atoms: int, batch_edges: int = 0
+    potential: Potential, data: TrainingData, rows: Rows, batch_atoms: int, limit: Limit = WHOLE
 ) -> None:
     """Fit the constant per element so that E~ agrees with its target near the stable structures.
 
@@ -229,8 +251,7 @@ def gauge(
     lines, rest = [], []
     for some in pack(rows, data.counts, 4 * batch_atoms):
         energies = [
-            potential(graph).energy.double().cpu().numpy()
-            for graph, _ in data.parts(some, batch_edges)
+            potential(graph).energy.double().cpu().numpy() for graph, _ in data.parts(some, limit)
         ]
         found = np.concatenate(energies)
         part = data.frames.select(some)

@@ -6,14 +6,14 @@ import numpy as np
 
 from aiida_rm.engine.frames import Frames
 from aiida_rm.engine.potential import Potential
-from aiida_rm.engine.training.data import Rows, TrainingData, pack
+from aiida_rm.engine.training.data import WHOLE, Limit, Rows, TrainingData, pack
 
 #: Atoms of them that are kept, at most: a picture needs no more.
 MOST_ATOMS = 5000
 
 
 def held_out(
-    potential: Potential, data: TrainingData, rows: Rows, batch_atoms: int, batch_edges: int = 0
+    potential: Potential, data: TrainingData, rows: Rows, batch_atoms: int, limit: Limit = WHOLE
 ) -> Frames:
     """Perturbed structures with their targets and what the potential predicts.
 
@@ -23,7 +23,7 @@ def held_out(
         rows: (N,) those that it was not trained on, at least one; evenly taken from them are so
             many that they have ``MOST_ATOMS`` atoms at most (one at least).
         batch_atoms: atoms at once, at most (one structure at least).
-        batch_edges: pairs of neighbours at once, as above; 0: no limit.
+        limit: of what is on the device at once.
 
     Returns:
         Frames with the labels of ``data``, and ``predicted_force`` (A, 3) and
@@ -34,7 +34,7 @@ def held_out(
     rows = rows[::step]
     forces, stresses, energies = [], [], []
     for some in pack(rows, data.counts, batch_atoms):
-        for graph, _ in data.parts(some, batch_edges):
+        for graph, _ in data.parts(some, limit):
             found = potential(graph)
             forces.append(found.forces.double().cpu().numpy())
             stresses.append(found.stress.double().cpu().numpy())

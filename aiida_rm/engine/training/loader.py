@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from aiida_rm.engine.errors import EngineError, recognise
 from aiida_rm.engine.frames import Frames
 from aiida_rm.engine.training.copies import Copies
-from aiida_rm.engine.training.data import Part, Rows, TrainingData
+from aiida_rm.engine.training.data import Limit, Part, Rows, TrainingData
 from aiida_rm.engine.training.graphs import Packed, find_pieces, pack_pieces, unpack_pieces
 
 #: Batches that each worker is ahead.
@@ -68,8 +68,8 @@ class Loader:
                 )
             )
 
-    def get(self, epoch: int, batch: int, rows: Rows, limit: int) -> list[Part]:
-        """One batch on the device, in parts of at most ``limit`` edges.
+    def get(self, epoch: int, batch: int, rows: Rows, limit: Limit) -> list[Part]:
+        """One batch on the device, in parts.
 
         Raises:
             EngineError: a worker failed.
@@ -90,7 +90,7 @@ class Loader:
         """End the workers."""
         self._stream = None
 
-    def _receive(self, rows: Rows, limit: int) -> list[Part]:
+    def _receive(self, rows: Rows, limit: Limit) -> list[Part]:
         assert self._stream is not None
         made = next(self._stream)
         if isinstance(made, EngineError):

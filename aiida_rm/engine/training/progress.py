@@ -21,6 +21,7 @@ class Progress:
     step: int = 0
     best_epoch: int = 0
     best_error: float = math.inf
+    rescues: int = 0
     sums: dict[str, float] = field(default_factory=dict)
     history: list[Metrics] = field(default_factory=list)
 

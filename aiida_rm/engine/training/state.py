@@ -16,6 +16,8 @@ from aiida_rm.engine.potential import Potential, read_safetensors, write_safeten
 from aiida_rm.engine.training.digest import OTHER_TRAINING
 from aiida_rm.engine.training.progress import Progress
 
+_COUNTERS = ("epoch", "batch", "step", "best_epoch", "rescues")
+
 
 def save_state(
     path: Path,
@@ -51,6 +53,7 @@ def save_state(
         "step": p.step,
         "best_epoch": p.best_epoch,
         "best_error": p.best_error if math.isfinite(p.best_error) else None,
+        "rescues": p.rescues,
         "sums": p.sums,
         "history": keys,
         "elements": list(models["model"].elements),
@@ -95,7 +98,7 @@ def load_state(
 def _progress_of(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Progress:
     keys, rows = header["history"], tensors.get("history", torch.zeros((0, 0))).tolist()
     best = header["best_error"]
-    counters = {name: int(header[name]) for name in ("epoch", "batch", "step", "best_epoch")}
+    counters = {name: int(header[name]) for name in _COUNTERS}
     if min(counters.values()) < 0:
         raise ValueError(f"it counts below zero: {counters}")
     if not all(isinstance(key, str) for key in keys):

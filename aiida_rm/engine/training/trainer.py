@@ -30,6 +30,7 @@ from aiida_rm.engine.settings import TrainSettings
 from aiida_rm.engine.training.compiled import CompiledGradient
 from aiida_rm.engine.training.copies import Copies
 from aiida_rm.engine.training.data import (
+    Limit,
     Part,
     Rows,
     Targets,
@@ -110,6 +111,7 @@ class Trainer:
         self.dtype = getattr(torch, settings.dtype)
         reach = max(settings.cutoff, largest_core(frames.numbers, core[0]))
         self.data = TrainingData(frames, reach, self.dtype, self.device, settings.noise_weight)
+        self.limit = Limit(settings.batch_edges, settings.batch_parts)
         self.train_rows, self.validation_rows = split(frames, settings)
         self.model = first_model(self.data, self.train_rows, settings, core, initial)
         self.average = deepcopy(self.model)
@@ -119,6 +121,7 @@ class Trainer:
         self.weights = self.model.network.trained()
         self.optimizer = torch.optim.Adam(self.weights, lr=settings.learning_rate)
         self.progress = Progress()
+        self._say: Callable[[str], None] = lambda _line: None
         # So that forces and stress weigh alike whatever their units.
         self.scales = self.data.scales(self.train_rows)
         self._add_gradient: Callable[[Graph, Targets, Tensor], Tensor] = partial(
@@ -141,10 +144,12 @@ class Trainer:
             say: takes a line about the speed, now and then.
 
         Raises:
-            DivergenceError: the loss is NaN or infinite; the last checkpoint stays on disk.
+            DivergenceError: the loss is NaN or infinite, and ``rescues`` are used up; the last
+                checkpoint stays on disk.
             EngineError: another process failed.
         """
         s, p = self.settings, self.progress
+        self._say = say
         file = checkpoint if self.team.leads else None
         if s.compile and p.epoch < s.epochs:
             self._compile(say)
@@ -160,7 +165,7 @@ class Trainer:
                 place = sum(len(rows) for rows in batches[: p.batch])
                 for rows in batches[p.batch :]:
                     asked = time.monotonic()
-                    parts = loader.get(p.epoch, p.batch, self._own(rows), s.batch_edges)
+                    parts = loader.get(p.epoch, p.batch, self._own(rows), self.limit)
                     waited += time.monotonic() - asked
                     done = (p.epoch + p.batch / len(batches)) / s.epochs
                     stop = self._step(rows, done, parts, should_stop())
@@ -210,22 +215,20 @@ class Trainer:
             A reason for all of them.
         """
         s, p = self.settings, self.progress
-        rate = learning_rate(s, p.step, done)
+        rate = learning_rate(s, p.step, done) * 0.5**p.rescues
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         factors = self._factors(rows)
         self.optimizer.zero_grad(set_to_none=True)
         mine = torch.zeros((), dtype=self.dtype, device=self.device)
         if parts is None:
-            parts = self.data.parts(self._own(rows), s.batch_edges)
+            parts = self.data.parts(self._own(rows), self.limit)
         for graph, targets in parts:
             mine += self._add_gradient(graph, targets, factors)
         loss, stopping = self.team.sum_gradients(self.weights, [mine, float(stop is not None)])
         if not math.isfinite(loss):
-            raise DivergenceError(
-                f"the loss became {loss} in epoch {p.epoch + 1}; lower 'learning_rate' "
-                f"(it is {s.learning_rate:g}) or 'clip_norm'"
-            )
+            self._rescue(loss)
+            return self._step(rows, done, parts, stop)
         norm = float(torch.nn.utils.clip_grad_norm_(self.weights, s.clip_norm))
         self.optimizer.step()
         # A young average forgets faster, or the random start would linger in it.
@@ -237,6 +240,27 @@ class Trainer:
         values = {"loss": loss, "gradient_norm": norm, "clipped": clipped, "learning_rate": rate}
         p.count({"batches": 1.0, **values})
         return self.team.agree(stop) if stopping else None
+
+    def _rescue(self, loss: float) -> None:
+        """Back to the best weights, on with half the learning rate; all processes alike.
+
+        Raises:
+            DivergenceError: it was done often enough.
+        """
+        s, p = self.settings, self.progress
+        if p.rescues >= s.rescues:
+            raise DivergenceError(
+                f"the loss became {loss} in epoch {p.epoch + 1}, after {p.rescues} rescues; lower "
+                f"'learning_rate' (it is {s.learning_rate:g}) or 'clip_norm'"
+            )
+        p.rescues += 1
+        for model in (self.model, self.average):
+            model.load_state_dict(self.best.state_dict())
+        self.optimizer.state.clear()
+        self._say(
+            f"the loss became {loss} in epoch {p.epoch + 1}; going on from the weights of epoch "
+            f"{p.best_epoch} with half the learning rate, rescue {p.rescues} of {s.rescues}"
+        )
 
     def _factors(self, rows: Rows) -> Tensor:
         """Of the squared errors of forces and stress of a batch: a mean, over the variance."""
@@ -257,7 +281,7 @@ class Trainer:
         keep = self.copies is None
         compiled.compile(
             [
-                (*self.data.parts(rows, self.settings.batch_edges, keep=keep)[0], factors)
+                (*self.data.parts(rows, self.limit, keep=keep)[0], factors)
                 for rows, factors in ((rows, self._factors(rows)) for rows in chosen)
             ]
         )
@@ -276,7 +300,7 @@ class Trainer:
         """
         s, sums = self.settings, dict.fromkeys(_SUMS, 0.0)
         for some in pack(rows, self.data.counts, 4 * s.batch_atoms):
-            for graph, targets in self.data.parts(self._own(some), s.batch_edges):
+            for graph, targets in self.data.parts(self._own(some), self.limit):
                 found = squared_errors(self.average(graph), graph, targets)
                 sums["atoms"] += float(len(found[0]))
                 sums["cells"] += float(graph.periodic.sum())
@@ -324,13 +348,11 @@ class Trainer:
         """The average weights to hand out, with E~ of the stable structures put at zero."""
         chosen = self.settings.weights == "best" and self.progress.best_epoch
         best = deepcopy(self.best if chosen else self.average)
-        gauge(
-            best, self.data, self.train_rows, self.settings.batch_atoms, self.settings.batch_edges
-        )
+        gauge(best, self.data, self.train_rows, self.settings.batch_atoms, self.limit)
         best.notes = {
             **best.notes,
             "energy_percentiles": energy_percentiles(
-                best, self.data.frames, self.settings.batch_atoms
+                best, self.data.frames, self.settings.batch_atoms // self.settings.batch_parts
             ),
             "training": {
                 "epochs": self.progress.epoch,
@@ -345,7 +367,7 @@ class Trainer:
         rows, s = self.validation_rows, self.settings
         if not len(rows):
             return None
-        return held_out(potential, self.data, rows, s.batch_atoms, s.batch_edges)
+        return held_out(potential, self.data, rows, s.batch_atoms, self.limit)
 
     def save(self, path: Path) -> None:
         """Write everything that :meth:`restore` needs; atomically."""

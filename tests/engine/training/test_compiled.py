@@ -184,7 +184,7 @@ def train(folder: Path, environment: dict[str, str], processes: int, knobs: dict
 @pytest.mark.slow
 def test_the_program_with_and_without_a_compiler(tmp_path: Path) -> None:
     expected = {files.SETTINGS, files.INPUT_FRAMES, files.OUTPUT_POTENTIAL}
-    expected |= {files.METRICS, files.RESULTS}
+    expected |= {files.METRICS, files.RESULTS, files.OUTPUT_FRAMES}
     found = {}
     for name, environment, processes, knobs, line in (
         ("plain", {}, 1, {"compile": False}, "epoch 1"),

@@ -17,7 +17,7 @@ from aiida_rm.engine.frames import Frames
 from aiida_rm.engine.settings import PerturbSettings, TrainSettings
 from aiida_rm.engine.training import data as training_data
 from aiida_rm.engine.training.copies import Copies
-from aiida_rm.engine.training.data import TrainingData
+from aiida_rm.engine.training.data import Limit, TrainingData
 from aiida_rm.engine.training.graphs import find_pieces, pack_pieces, unpack_pieces
 from aiida_rm.engine.training.loader import Loader
 from aiida_rm.engine.training.trainer import Trainer
@@ -69,21 +69,32 @@ def test_parts_hold_so_many_edges_and_the_whole_batch() -> None:
     ((whole, targets),) = data().parts(rows)
     sizes = [piece[0].shape[1] for piece in find_pieces(crystals(), 3.5, CPU)][:10]
     limit = 2 * max(sizes)
-    parts = data().parts(rows, limit)
+    parts = data().parts(rows, Limit(limit))
     assert len(parts) >= 5
     assert all(graph.edge_index.shape[1] <= limit for graph, _ in parts)
     vectors = torch.cat([graph.edge_vectors() for graph, _ in parts])
     torch.testing.assert_close(vectors, whole.edge_vectors())
     assert torch.equal(torch.cat([some.forces for _, some in parts]), targets.forces)
     # A structure that is too large alone is a part of its own.
-    assert len(data().parts(rows, 1)) == 10
-    assert data().parts(rows[:0], limit) == []
+    assert len(data().parts(rows, Limit(1))) == 10
+    assert data().parts(rows[:0], Limit(limit)) == []
 
 
-def test_parts_do_not_change_the_result() -> None:
+def test_a_batch_in_so_many_parts() -> None:
+    rows = np.arange(10)
+    assert len(data().parts(rows, Limit(parts=2))) in (2, 3)
+    many = data().parts(rows, Limit(parts=4))
+    assert len(many) in (4, 5)
+    largest = max(graph.edge_index.shape[1] for graph, _ in many)
+    # the smaller of both limits
+    assert len(data().parts(rows, Limit(largest // 2, parts=4))) > 5
+
+
+@pytest.mark.parametrize("knobs", [{"batch_edges": 700}, {"batch_parts": 4}])
+def test_parts_do_not_change_the_result(knobs: dict[str, int]) -> None:
     settings = replace(SETTINGS, dtype="float64", epochs=2)
     whole = Trainer(crystals(), settings).run()
-    parts = Trainer(crystals(), replace(settings, batch_edges=700)).run()
+    parts = Trainer(crystals(), replace(settings, **knobs)).run()
     for name, value in whole.potential.state_dict().items():
         torch.testing.assert_close(parts.potential.state_dict()[name], value, rtol=1e-9, atol=1e-12)
     assert parts.progress.step == whole.progress.step
@@ -97,7 +108,7 @@ def test_workers_make_the_same_batches(fresh: bool) -> None:
     try:
         for epoch, first in ((0, 1), (1, 0), (2, 0)):
             for batch, rows in list(enumerate(plan(epoch)))[first:]:
-                here, there = (some.get(epoch, batch, rows, 900) for some in loaders)
+                here, there = (some.get(epoch, batch, rows, Limit(900)) for some in loaders)
                 assert_same_parts(here, there)
     finally:
         for loader in loaders:
@@ -135,13 +146,13 @@ def test_what_is_kept_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
     loader = Loader(data(frames), None, plan, 0, (0, 0), 3)
     for epoch in range(3):
         for batch, rows in enumerate(plan(epoch)):
-            loader.get(epoch, batch, rows, 0)
+            loader.get(epoch, batch, rows, Limit())
     assert sum(made) == 6
     made.clear()
     monkeypatch.setattr(training_data, "_KEPT_EDGES", 0)
     loader = Loader(data(frames), None, plan, 0, (0, 0), 3)
-    loader.get(0, 0, plan(0)[0], 0)
-    loader.get(1, 0, plan(0)[0], 0)
+    loader.get(0, 0, plan(0)[0], Limit())
+    loader.get(1, 0, plan(0)[0], Limit())
     assert made == [2, 2]
 
 
@@ -167,7 +178,7 @@ def test_an_error_in_a_worker_is_told() -> None:
     loader = Loader(data(), Copies(flat, RECIPE), lambda _: [np.array([0])], 1, (1, 0), 2)
     try:
         with pytest.raises(EngineError, match=r"a worker failed: .*Error"):
-            loader.get(1, 0, np.array([0]), 0)
+            loader.get(1, 0, np.array([0]), Limit())
     finally:
         loader.close()
 
@@ -176,16 +187,16 @@ def go_on_without(worker: int, loader: Loader) -> None:
     os.kill(worker, signal.SIGKILL)
     for epoch in range(2, 100):
         for batch, rows in enumerate(plan(epoch)):
-            loader.get(epoch, batch, rows, 0)
+            loader.get(epoch, batch, rows, Limit())
 
 
 def test_a_killed_worker_is_told() -> None:
     loader = Loader(data(), Copies(stable_crystals(), RECIPE), plan, 1, (1, 0), 1000)
     try:
-        loader.get(1, 0, plan(0)[0], 0)
+        loader.get(1, 0, plan(0)[0], Limit())
         (worker,) = loader._stream._workers  # type: ignore[union-attr]
         os.kill(worker.pid, signal.SIGTERM)  # a scheduler's; not for the worker
-        loader.get(1, 1, plan(0)[1], 0)
+        loader.get(1, 1, plan(0)[1], Limit())
         with pytest.raises(RuntimeError) as raised:
             go_on_without(worker.pid, loader)
         told = recognise(raised.value)

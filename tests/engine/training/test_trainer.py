@@ -184,15 +184,70 @@ def test_a_damaged_state_is_refused(tmp_path: Path) -> None:
             Trainer(crystals(), SETTINGS).restore(path)
 
 
-def test_divergence_is_told_and_keeps_the_checkpoint(tmp_path: Path) -> None:
-    trainer = Trainer(crystals(), SETTINGS)
-    state = tmp_path / "s.safetensors"
-    trainer.save(state)
+def break_weights(trainer: Trainer) -> None:
     with torch.no_grad():
         trainer.model.network.mix.fill_(float("nan"))
-    with pytest.raises(DivergenceError, match="lower 'learning_rate'"):
+
+
+def test_divergence_is_told_and_keeps_the_checkpoint(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, rescues=0)
+    trainer = Trainer(crystals(), settings)
+    state = tmp_path / "s.safetensors"
+    trainer.save(state)
+    break_weights(trainer)
+    with pytest.raises(DivergenceError, match="after 0 rescues; lower 'learning_rate'"):
         trainer.run(checkpoint=state)
-    Trainer(crystals(), SETTINGS).restore(state)
+    Trainer(crystals(), settings).restore(state)
+
+
+def test_a_loss_that_is_no_number_leads_back_to_the_best_weights() -> None:
+    settings = replace(SETTINGS, epochs=6, draw="stored", rescues=1)
+    trainer = Trainer(crystals(), settings)
+    said: list[str] = []
+
+    def fail_once(metrics: dict[str, float]) -> None:
+        if metrics["epoch"] == 3:
+            break_weights(trainer)
+
+    outcome = trainer.run(on_epoch=fail_once, say=said.append)
+    progress = outcome.progress
+    assert progress.rescues == 1
+    assert any("half the learning rate, rescue 1 of 1" in line for line in said)
+    calm = Trainer(crystals(), settings).run().progress
+    # The same epochs and steps, from then on at half the rate.
+    assert (progress.epoch, progress.step) == (calm.epoch, calm.step)
+    for row, other in zip(progress.history, calm.history, strict=True):
+        share = 1 if row["epoch"] <= 3 else 0.5
+        assert row["learning_rate"] == pytest.approx(share * other["learning_rate"])
+        assert np.isfinite(row["loss"])
+    assert progress.history[-1]["force_error"] < calm.history[0]["force_error"]
+
+
+def test_a_rescue_is_in_the_state(tmp_path: Path) -> None:
+    """Stopped after a rescue and resumed: the same weights as in one go."""
+    settings = replace(SETTINGS, epochs=6, rescues=1)
+
+    def run(stop_after: int | None) -> dict[str, torch.Tensor]:
+        trainer = Trainer(crystals(), settings)
+        state = tmp_path / "s.safetensors"
+
+        def fail_once(metrics: dict[str, float]) -> None:
+            if metrics["epoch"] == 2:
+                break_weights(trainer)
+
+        def stop() -> str | None:
+            return "walltime" if stop_after and trainer.progress.epoch == stop_after else None
+
+        trainer.run(should_stop=stop, on_epoch=fail_once, checkpoint=state)
+        if stop_after:
+            trainer = Trainer(crystals(), settings)
+            trainer.restore(state)
+            assert trainer.progress.rescues == 1
+            trainer.run()
+        return trainer.model.state_dict()
+
+    at_once, in_two = run(None), run(4)
+    assert all(torch.equal(value, in_two[name]) for name, value in at_once.items())
 
 
 def test_warm_start_begins_where_the_other_ended() -> None:
