@@ -22,17 +22,12 @@ from aiida_rm.calculations.perturb import PerturbCalculation
 from aiida_rm.data.frames import FramesData
 from aiida_rm.data.potential import PotentialData
 from aiida_rm.engine.settings import parse_settings
-from aiida_rm.workflows.committee import CommitteeMixin, define_committee
+from aiida_rm.workflows.committee import CommitteeMixin
 from aiida_rm.workflows.common import CleaningMixin, call, exit_with, once_more, verdict
 from aiida_rm.workflows.continuing import continued_inputs
 from aiida_rm.workflows.generate import STRUCTURES_MISSING, GenerateWorkChain
 from aiida_rm.workflows.hardware import Hardware
-from aiida_rm.workflows.loop_checks import (
-    check_first_round,
-    check_rounds,
-    check_stop,
-    check_together,
-)
+from aiida_rm.workflows.loop_spec import define_loop
 from aiida_rm.workflows.protocols import ProtocolMixin, fill, kinds_of, merge, need
 from aiida_rm.workflows.referees import with_referees
 from aiida_rm.workflows.rounds import StopSettings, describe_round, summarise_rounds, why_stop
@@ -52,106 +47,7 @@ class LoopWorkChain(CommitteeMixin, CleaningMixin, ProtocolMixin, WorkChain):
     def define(cls, spec: ProcessSpec) -> None:
         """One namespace a stage; the dataset, the potential and all verdicts out."""
         super().define(spec)
-        spec.input("dataset", valid_type=FramesData, help="Stable structures to begin with.")
-        spec.input(
-            "known",
-            valid_type=FramesData,
-            required=False,
-            help="Structures to recognise by name, with the label `name`.",
-        )
-        spec.input(
-            "rounds",
-            valid_type=orm.Int,
-            default=lambda: orm.Int(2),
-            serializer=orm.to_aiida_type,
-            validator=check_rounds,
-            help="How many rounds, each of perturb, train, generate and validate.",
-        )
-        spec.input(
-            "first_round",
-            valid_type=orm.Int,
-            default=lambda: orm.Int(1),
-            serializer=orm.to_aiida_type,
-            validator=check_first_round,
-            help="Number of the first round, which decides the seeds: more than 1 to go on where "
-            "another loop ended (get_builder_from_loop).",
-        )
-        spec.input(
-            "stop",
-            valid_type=orm.Dict,
-            default=lambda: orm.Dict({}),
-            serializer=orm.to_aiida_type,
-            validator=check_stop,
-            help="When to end before the last round; `aiida-rm knobs stop` lists the criteria. The "
-            "extra `stop` of the running loop's node ends it after the round, too.",
-        )
-        spec.input(
-            "warm_start",
-            valid_type=orm.Bool,
-            default=lambda: orm.Bool(True),
-            serializer=orm.to_aiida_type,
-            help="Begin a training with the weights of the round before.",
-        )
-        define_committee(spec)
-        of = "Inputs of the stage, but for those from the loop (`verdi plugin list aiida.{}`)."
-        spec.expose_inputs(
-            PerturbCalculation,
-            namespace="perturb",
-            exclude=("frames",),
-            namespace_options={"help": of.format("calculations rm.perturb")},
-        )
-        spec.expose_inputs(
-            TrainWorkChain,
-            namespace="train",
-            exclude=("train.frames", "train.state", "clean_workdir"),
-            namespace_options={"help": of.format("workflows rm.train")},
-        )
-        spec.expose_inputs(
-            GenerateWorkChain,
-            namespace="generate",
-            exclude=("generate.potential", "generate.committee", "clean_workdir"),
-            namespace_options={"help": of.format("workflows rm.generate")},
-        )
-        spec.expose_inputs(
-            ValidateWorkChain,
-            namespace="validate",
-            exclude=("score.frames", "score.references", "score.known", "clean_workdir"),
-            namespace_options={"help": of.format("workflows rm.validate")},
-        )
-        spec.inputs.validator = check_together
-        spec.output(
-            "dataset",
-            valid_type=FramesData,
-            required=False,
-            help="The given one with all that was accepted.",
-        )
-        spec.output(
-            "potential", valid_type=PotentialData, required=False, help="That of the last round."
-        )
-        spec.output(
-            "accepted",
-            valid_type=FramesData,
-            required=False,
-            help="The accepted structures of all rounds.",
-        )
-        spec.output_namespace(
-            "scored",
-            dynamic=True,
-            valid_type=FramesData,
-            help="All generated structures with verdicts, `round_01` and so on.",
-        )
-        spec.output_namespace(
-            "judged",
-            dynamic=True,
-            valid_type=FramesData,
-            help="Structures that the referees got, with what they said, `round_01` and so on.",
-        )
-        spec.output(
-            "rounds",
-            valid_type=orm.Dict,
-            required=False,
-            help="One row a round: counts, yield, E~ (angstrom^2 per atom), errors, seconds.",
-        )
+        define_loop(spec)
         spec.outline(
             cls.setup,
             while_(cls.should_run_round)(
@@ -168,19 +64,6 @@ class LoopWorkChain(CommitteeMixin, CleaningMixin, ProtocolMixin, WorkChain):
                 cls.end_round,
             ),
             cls.finish,
-        )
-        for number, stage in enumerate(("perturb", "train", "generate", "validate", "join")):
-            spec.exit_code(
-                321 + number,
-                f"ERROR_{stage.upper()}_FAILED",
-                message=f"The stage '{stage}' of round {{round}} failed: {{message}} "
-                "What the rounds before found is in the outputs.",
-            )
-        spec.exit_code(
-            703,
-            "WARNING_NOTHING_ACCEPTED",
-            message="No round found a structure that meets the rules; loosen `validate.rules`, "
-            "train longer, or generate more.",
         )
 
     @classmethod

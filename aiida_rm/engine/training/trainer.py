@@ -248,19 +248,16 @@ class Trainer:
             DivergenceError: it was done often enough.
         """
         s, p = self.settings, self.progress
+        found = f"the loss became {loss} in epoch {p.epoch + 1}"
         if p.rescues >= s.rescues:
-            raise DivergenceError(
-                f"the loss became {loss} in epoch {p.epoch + 1}, after {p.rescues} rescues; lower "
-                f"'learning_rate' (it is {s.learning_rate:g}) or 'clip_norm'"
-            )
+            remedy = f"lower 'learning_rate' (it is {s.learning_rate:g}) or 'clip_norm'"
+            raise DivergenceError(f"{found}, after {p.rescues} rescues; {remedy}")
         p.rescues += 1
-        for model in (self.model, self.average):
-            model.load_state_dict(self.best.state_dict())
+        self.model.load_state_dict(self.best.state_dict())
+        self.average.load_state_dict(self.best.state_dict())
         self.optimizer.state.clear()
-        self._say(
-            f"the loss became {loss} in epoch {p.epoch + 1}; going on from the weights of epoch "
-            f"{p.best_epoch} with half the learning rate, rescue {p.rescues} of {s.rescues}"
-        )
+        way = f"with half the learning rate, rescue {p.rescues} of {s.rescues}"
+        self._say(f"{found}; going on from the weights of epoch {p.best_epoch} {way}")
 
     def _factors(self, rows: Rows) -> Tensor:
         """Of the squared errors of forces and stress of a batch: a mean, over the variance."""
