@@ -1,4 +1,4 @@
-"""Sphinx: pages in Markdown; processes, settings and commands from the code itself."""
+"""Sphinx: pages in Markdown; processes, settings and commands from the code, outputs from a run."""
 
 from __future__ import annotations
 
@@ -25,8 +25,9 @@ release = version = __version__
 
 extensions = [
     "aiida.sphinxext",
+    "executed",
     "knobs",
-    "myst_parser",
+    "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx_click",
@@ -34,6 +35,11 @@ extensions = [
 ]
 myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 3
+# A cell or command that fails is a warning, and so ends the build of `make docs`.
+nb_execution_mode = "force"
+nb_execution_show_tb = True
+nb_execution_timeout = 300
+nb_merge_streams = True
 exclude_patterns = ["_build"]
 # What AiiDA itself documents.
 nitpicky = False
@@ -46,3 +52,5 @@ copybutton_only_copy_prompt_lines = False
 html_theme = "sphinx_book_theme"
 html_title = f"aiida-rm {__version__}"
 html_theme_options = {"show_toc_level": 2, "use_download_button": False}
+html_static_path = ["_static"]
+html_css_files = ["wide.css"]

@@ -1,6 +1,7 @@
 """One diamond in, new carbon out: rm.loop through AiiDA, in a profile of its own.
 
-    python examples/diamond.py [--protocol fast|balanced|stringent] [--seed N] [--epochs N]
+    python examples/diamond.py [--protocol fast|balanced|stringent] [--seed N]
+        [--epochs N] [--rounds N]
 
 Everything is stored under ``.demo`` beside this folder; your own AiiDA is not touched.
 """
@@ -30,6 +31,7 @@ def main() -> int:
     parser.add_argument("--protocol", default="balanced", help="fast, balanced or stringent")
     parser.add_argument("--seed", type=int, default=0, help="of all random numbers")
     parser.add_argument("--epochs", type=int, help="of a training, instead of the protocol's")
+    parser.add_argument("--rounds", type=int, help="instead of the protocol's")
     given = parser.parse_args()
     began = time.monotonic()
     console.print("[bold]aiida-rm[/]: one diamond in, new carbon out")
@@ -39,6 +41,8 @@ def main() -> int:
     from aiida.engine import run_get_node
 
     builder = make_builder(code, given.protocol, given.seed, given.epochs)
+    if given.rounds is not None:
+        builder.rounds = given.rounds
     with LiveView(FOLDER / "scratch", console, rounds=builder.rounds.value):
         outputs, node = run_get_node(builder)
     if "scored" not in outputs or not outputs["scored"]:

@@ -3,10 +3,10 @@
     python examples/qm7b.py qm7b.extxyz --formulas C7H14O C6H13NO
     python examples/qm7b.py qm7b.extxyz --formulas C7H14O --potential qm7b.safetensors
 
-The file is whatever ``rm`` reads (extxyz, ASE db...); structures without a cell are molecules.
-Those in it that have one of the formulas are recognised and are not novel. A training on the 7,211
-molecules of QM7b takes ten minutes; with ``--potential`` (``examples/potentials/qm7b.safetensors``)
-there is none. Everything is stored under ``.demo`` beside this folder; yours is not touched.
+The file is whatever ``rm`` reads (extxyz, ASE db...); what has no cell is a molecule. Those in it
+that have one of the formulas are recognised and are not novel. A training on the 7,211 molecules
+of QM7b takes ten minutes; with ``--potential`` (``examples/potentials/qm7b.safetensors``) there is
+none. Everything is stored under ``.demo`` beside this folder; your own AiiDA is not touched.
 """
 
 from __future__ import annotations
