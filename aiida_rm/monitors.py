@@ -22,6 +22,7 @@ from aiida_rm.engine import files
 #: How the messages begin, by which the work chains tell them apart.
 EXPLODING = "the training diverges"
 SILENT = "the engine has said nothing"
+UNUSED = "the GPU waits for data"
 
 _MEASURES = ("loss", "validation_loss", "force_error")
 #: Of the metrics; more than two thousand epochs.
@@ -39,11 +40,7 @@ def exploding(node: CalcJobNode, transport: Transport, factor: float = 1000.0) -
     """
     if factor <= 0 or not _works(node, transport):
         return None
-    path = _path(node, files.METRICS)
-    if not transport.isfile(path):
-        return None
-    status, tail, _ = transport.exec_command_wait(f"tail -c {_TAIL_BYTES} {escape_for_bash(path)}")
-    rows = _rows(tail) if status == 0 else []
+    rows = _metrics(node, transport)
     for name in _MEASURES:
         values = [row[name] for row in rows if name in row]
         if not values:
@@ -78,8 +75,28 @@ def silent(node: CalcJobNode, transport: Transport, seconds: float = 3600.0) -> 
     return f"{SILENT} for {quiet:.0f} s, longer than {seconds:g} s" if quiet > seconds else None
 
 
+def gpu_unused(
+    node: CalcJobNode, transport: Transport, share: float = 0.9, epochs: int = 3
+) -> str | None:
+    """End a training on a GPU that mostly waits for its next batch.
+
+    Args:
+        node: the job.
+        transport: open, to its computer.
+        share: of the time of an epoch that may be spent waiting; 0 switches the monitor off.
+        epochs: in a row that have to be so; the first one, which finds its pace, does not count.
+    """
+    if share <= 0 or not _works(node, transport):
+        return None
+    rows = _metrics(node, transport)[1:][-epochs:]
+    waiting = [row.get("waiting") or 0.0 for row in rows if row.get("gpu") == 1.0]
+    if len(waiting) < epochs or min(waiting) <= share:
+        return None
+    return f"{UNUSED} {min(waiting):.0%} of the time, for {epochs} epochs"
+
+
 def ended_by(node: CalcJobNode, what: str) -> bool:
-    """Whether a monitor ended a job for this reason: EXPLODING or SILENT."""
+    """Whether a monitor ended a job for this reason: EXPLODING, SILENT or UNUSED."""
     stopped = node.exit_status == CalcJob.exit_codes.STOPPED_BY_MONITOR.status
     return stopped and (node.exit_message or "").startswith(what)
 
@@ -92,6 +109,15 @@ def _works(node: CalcJobNode, transport: Transport) -> bool:
 
 def _path(node: CalcJobNode, name: str) -> str:
     return str(PurePosixPath(node.get_remote_workdir() or "/") / name)
+
+
+def _metrics(node: CalcJobNode, transport: Transport) -> list[dict[str, float | None]]:
+    """The last epochs that a job wrote down."""
+    path = _path(node, files.METRICS)
+    if not transport.isfile(path):
+        return []
+    status, tail, _ = transport.exec_command_wait(f"tail -c {_TAIL_BYTES} {escape_for_bash(path)}")
+    return _rows(tail) if status == 0 else []
 
 
 def _rows(text: str) -> list[dict[str, float | None]]:

@@ -13,7 +13,7 @@ from aiida import orm
 from aiida.schedulers import JobState
 
 from aiida_rm.engine import files
-from aiida_rm.monitors import EXPLODING, SILENT, ended_by, exploding, silent
+from aiida_rm.monitors import EXPLODING, SILENT, UNUSED, ended_by, exploding, gpu_unused, silent
 
 GOOD = {"epoch": 1, "loss": 0.5, "validation_loss": 0.4, "force_error": 0.2}
 
@@ -85,6 +85,28 @@ def test_no_files_no_complaint(look: Any, tmp_path: Path) -> None:
     assert look(silent) is None
     os.mkfifo(tmp_path / files.METRICS)  # it would be read for ever
     assert look(exploding) is None
+
+
+def test_gpu_unused(look: Any, tmp_path: Path) -> None:
+    waits = {**GOOD, "gpu": 1.0, "waiting": 0.95}
+    works = {**waits, "waiting": 0.5}
+    write(tmp_path, works, *[waits] * 3)
+    assert look(gpu_unused) == f"{UNUSED} 95% of the time, for 3 epochs"
+    assert look(gpu_unused, share=0.96) is None
+    assert look(gpu_unused, share=0) is None
+    assert look(gpu_unused, epochs=4) is None
+    for rows in (
+        [waits] * 3,  # the first one does not count
+        [works, waits, works, waits],
+        [works, *[{**waits, "gpu": 0.0}] * 3],
+        [works, *[{**waits, "waiting": None}] * 3],
+        [works, *[GOOD] * 3],
+        [],
+    ):
+        write(tmp_path, *rows)
+        assert look(gpu_unused) is None
+    (tmp_path / files.METRICS).unlink()
+    assert look(gpu_unused) is None
 
 
 def test_silent(look: Any, tmp_path: Path) -> None:

@@ -23,6 +23,13 @@ def with_twice_the_parts(settings: Dict) -> Dict | ExitCode:
 
 
 @calcfunction
+def with_more_workers(settings: Dict) -> Dict:
+    """Settings of a training with twice the `workers`, two at least; the result is the same."""
+    values = settings.get_dict()
+    return Dict({**values, "workers": max(2, 2 * parse_settings(TrainSettings, values).workers)})
+
+
+@calcfunction
 def with_half_learning_rate(settings: Dict) -> Dict:
     """Settings of a training with half of `learning_rate`; this changes the result."""
     values = settings.get_dict()

@@ -20,9 +20,13 @@ from aiida.engine import (
 from aiida_rm.calculations.train import TrainCalculation
 from aiida_rm.data.frames import FramesData
 from aiida_rm.data.potential import PotentialData
-from aiida_rm.monitors import EXPLODING, SILENT, ended_by
+from aiida_rm.monitors import EXPLODING, SILENT, UNUSED, ended_by
 from aiida_rm.workflows.common import call, exit_with, unlucky, verdict
-from aiida_rm.workflows.functions import with_half_learning_rate, with_twice_the_parts
+from aiida_rm.workflows.functions import (
+    with_half_learning_rate,
+    with_more_workers,
+    with_twice_the_parts,
+)
 from aiida_rm.workflows.hardware import Hardware
 from aiida_rm.workflows.protocols import ProtocolMixin, kinds_of, merge, need
 
@@ -32,6 +36,8 @@ SCHEDULER_STOPS = (110, 120, 140)
 OUT_OF_MEMORY = (410, 110)
 DIVERGED = (411,)
 MAX_HALVINGS = 2
+#: Workers were doubled so often: a GPU that still waits is left to it.
+MAX_DOUBLINGS = 2
 
 
 class TrainWorkChain(ProtocolMixin, BaseRestartWorkChain):
@@ -126,6 +132,7 @@ class TrainWorkChain(ProtocolMixin, BaseRestartWorkChain):
         self.ctx.inputs = AttributeDict(self.exposed_inputs(TrainCalculation, "train"))
         self.ctx.segments = []
         self.ctx.halvings = 0
+        self.ctx.doublings = 0
         self.ctx.unlucky = False
 
     def run_process(self) -> Any:
@@ -197,6 +204,27 @@ class TrainWorkChain(ProtocolMixin, BaseRestartWorkChain):
         )
         return ProcessHandlerReport(True)
 
+    @process_handler(priority=395)
+    def handle_gpu_unused(self, node: orm.CalcJobNode) -> ProcessHandlerReport | None:
+        """More workers make the batches, from the last state on; twice, then it may wait."""
+        if not ended_by(node, UNUSED):
+            return None
+        if "state" in node.outputs:
+            self.ctx.inputs.state = node.outputs.state
+        if self.ctx.doublings < MAX_DOUBLINGS:
+            self.ctx.doublings += 1
+            self.ctx.inputs.settings, _ = call(with_more_workers, self.ctx.inputs.settings)
+            remedy = f"with {self.ctx.inputs.settings['workers']} workers"
+        else:
+            monitors = self.ctx.inputs.monitors
+            self.ctx.inputs.monitors = AttributeDict(
+                {k: v for k, v in monitors.items() if v["entry_point"] != "rm.gpu_unused"}
+            )
+            remedy = "without this monitor"
+        self._do_not_count()
+        self.report(f"{_name(node)} ended{_monitor(node)}; going on {remedy}")
+        return ProcessHandlerReport(True)
+
     @process_handler(priority=390)
     def handle_diverged(self, node: orm.CalcJobNode) -> ProcessHandlerReport | None:
         """Halve the learning rate, twice at most, and begin again."""
@@ -262,5 +290,5 @@ def _name(node: orm.CalcJobNode) -> str:
 
 def _monitor(node: orm.CalcJobNode) -> str:
     """What a monitor said of a job that it ended, in brackets."""
-    ended = ended_by(node, EXPLODING) or ended_by(node, SILENT)
+    ended = any(ended_by(node, why) for why in (EXPLODING, SILENT, UNUSED))
     return f" ({node.exit_message})" if ended else ""

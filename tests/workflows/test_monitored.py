@@ -40,6 +40,22 @@ rm {files.RESULTS}
 sed -i '$ s/"loss": /"loss": 12345/' {files.METRICS}
 sleep 600
 """
+#: The first time, the engine says that it waits on a GPU, and does not end.
+WAITS_ONCE = f"""#!/bin/bash
+if [ -e {{mark}} ]; then exec {{engine}} "$@"; fi
+touch {{mark}}
+{{engine}} "$@" &
+until [ -e {files.OUTPUT_STATE} ]; do
+    kill -0 $! || exit 1
+    sleep 0.01
+done
+kill -9 $!
+wait
+for epoch in 1 2 3 4; do
+    echo '{{{{"epoch": 1, "loss": 1.0, "waiting": 0.99, "gpu": 1.0}}}}' >> {files.METRICS}
+done
+sleep 600
+"""
 
 
 @pytest.fixture
@@ -73,7 +89,7 @@ def train(
             FramesData(diamond_frames),
             overrides={"train": {"settings": settings, "monitors": monitors}},
         )
-        assert set(builder.train.monitors) == {"exploding", "silent"}
+        assert set(builder.train.monitors) == {"exploding", "silent", "gpu_unused"}
         outputs, node = run_get_node(builder)
         assert node.is_finished_ok, node.exit_message
         return outputs, node
@@ -105,3 +121,17 @@ def test_an_exploding_job_begins_again_with_half_the_rate(train: Any) -> None:
     assert first.exit_message.startswith("the training diverges: 'loss' is 1.23")
     assert "state" not in second.inputs
     assert second.inputs.settings["learning_rate"] == pytest.approx(5e-3)
+
+
+def test_a_gpu_that_waits_gets_more_workers(train: Any) -> None:
+    outputs, node = train(WAITS_ONCE, {"gpu_unused": soon(share=0.9, epochs=3)}, EPOCHS)
+    first, second = sorted(
+        (one for one in node.called if isinstance(one, orm.CalcJobNode)), key=lambda job: job.pk
+    )
+    assert first.exit_status == 150
+    assert first.exit_message == "the GPU waits for data 99% of the time, for 3 epochs"
+    assert second.is_finished_ok
+    assert second.inputs.state.uuid == first.outputs.state.uuid
+    assert second.inputs.settings["workers"] == 2
+    assert second.inputs.settings.creator.process_label == "with_more_workers"
+    assert len(outputs["learning_curves"].get_array("loss")) == EPOCHS

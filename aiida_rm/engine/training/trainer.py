@@ -335,6 +335,7 @@ class Trainer:
             **errors,
             "structures_per_second": trained / max(seconds, 1e-9),
             "waiting": waiting,
+            "gpu": float(self.device.type == "cuda"),
             "seconds": seconds,
         }
         p.sums = {}
