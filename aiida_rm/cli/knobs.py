@@ -25,7 +25,7 @@ TASKS = (
 )
 
 
-@click.command("knobs", cls=Command)
+@click.command("knobs", cls=Command, needs_profile=False)
 @click.argument("task", type=click.Choice(TASKS))
 @JSON
 def knobs(task: str, as_json: bool) -> None:

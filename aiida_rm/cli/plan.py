@@ -217,15 +217,47 @@ def _load(value: Any, kind: Any, name: str) -> Any:
     try:
         node = orm.load_code(value) if is_code else _by_label(value, kind) or orm.load_node(value)
     except MultipleObjectsError:
-        message = f"`{name}`: several nodes are called '{value}'; give the PK of one"
+        more = f"or LABEL@COMPUTER; {_known_codes()}" if is_code else "of one"
+        message = f"`{name}`: several nodes are called '{value}'; give the PK {more}"
         raise RefusalError(message) from None
     except (NotExistent, ValueError):
-        more = f"; {_known_codes()}" if is_code else ""
-        raise RefusalError(f"`{name}`: there is no node '{value}'{more}") from None
+        if is_code:
+            message = f"there is no node '{value}'; {_known_codes()}"
+        elif kind is FramesData:
+            message = (
+                f"there is no file or node '{value}'; `verdi data rm.frames list` has the nodes"
+            )
+        else:
+            message = f"there is no node '{value}'; `verdi data rm.potential list` has them"
+        raise RefusalError(f"`{name}`: {message}") from None
     if not isinstance(node, kind):
         found = type(node).__name__
-        raise RefusalError(f"`{name}` must be a {kind.__name__}; <{node.pk}> is a {found}")
+        raise RefusalError(
+            f"`{name}` must be a {kind.__name__}; <{node.pk}> is no such, but {found}"
+        )
+    if is_code:
+        _check_code(node, name)
     return node
+
+
+def _check_code(code: Any, name: str) -> None:
+    """Refuse a code that no job could run.
+
+    Raises:
+        RefusalError: its computer is not configured, or it is of another plugin.
+    """
+    computer = code.computer
+    if computer is not None and not computer.is_configured:
+        raise RefusalError(
+            f"`{name}`: the computer of {code.full_label} is not configured; "
+            f"`verdi computer configure {computer.transport_type} {computer.label}`"
+        )
+    plugin = code.default_calc_job_plugin
+    if name == "code" and plugin and not plugin.startswith("rm."):
+        raise RefusalError(
+            f"`code`: {code.full_label} is of the plugin {plugin}; give one of aiida-rm-engine; "
+            f"{_known_codes()}"
+        )
 
 
 def _by_label(value: Any, kind: Any) -> Any:

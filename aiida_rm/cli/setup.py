@@ -17,7 +17,7 @@ from aiida_rm.cli.command import Command
 LABEL = "aiida-rm-engine"
 
 
-@click.command("setup", cls=Command)
+@click.command("setup", cls=Command, needs_profile=False)
 @click.option("-y", "--yes", is_flag=True, help="Do not ask; do all that is missing.")
 @click.option("-n", "--dry-run", is_flag=True, help="Say what is missing; change nothing.")
 @click.pass_context

@@ -142,7 +142,8 @@ def test_debug_shows_the_trace(scored: FramesData) -> None:
 
 
 def test_a_node_of_another_kind(loop: Any) -> None:
-    assert "no FramesData found" in run("show", loop.pk, status=2).stderr
+    told = run("show", loop.pk, status=2).stderr
+    assert f"<{loop.pk}> is no set of structures, but LoopWorkChain; " in told
 
 
 @pytest.mark.parametrize("name", ["a.extxyz", "a.xyz", "a.cif", "a.db", "a.traj"])

@@ -28,11 +28,37 @@ def launch(*arguments: Any, status: int = 0) -> Result:
     return result
 
 
+@pytest.fixture(autouse=True)
+def configured(loop: Any) -> None:
+    """An archive has computers without the way to reach them."""
+    loop.inputs.perturb.code.computer.configure(safe_interval=0, use_login_shell=False)
+
+
 @pytest.fixture
 def code(loop: Any) -> orm.InstalledCode:
     """That of the loop."""
     node: orm.InstalledCode = loop.inputs.perturb.code
     return node
+
+
+@pytest.fixture(scope="module")
+def other_codes(loop: Any) -> dict[str, str]:
+    """A code whose computer is not configured, and one of another plugin."""
+    engine = {"label": "engine", "filepath_executable": "/bin/true"}
+    far = orm.Computer(
+        label="far",
+        hostname="far",
+        workdir="/",
+        transport_type="core.local",
+        scheduler_type="core.direct",
+    ).store()
+    here = loop.inputs.perturb.code.computer
+    plugin = "quantumespresso.pw"
+    codes = {
+        "FAR": orm.InstalledCode(computer=far, **engine),
+        "PW": orm.InstalledCode(computer=here, default_calc_job_plugin=plugin, **engine),
+    }
+    return {name: code.store().full_label for name, code in codes.items()}
 
 
 def counted() -> int:
@@ -123,7 +149,11 @@ def test_a_dataset_from_a_file(loop: Any, code: Any, tmp_path: Path) -> None:
         (["--dataset", "DATASET"], "which code? --code LABEL@COMPUTER; there are "),
         (["--code", "none", "--dataset", "DATASET"], "there is no node 'none'; there are "),
         (["--code", "CODE"], "--dataset is missing"),
-        (["--code", "CODE", "--dataset", "12345"], "`dataset`: there is no node '12345'"),
+        (["--code", "FAR", "--dataset", "DATASET"],
+         "`code`: the computer of engine@far is not configured; `verdi computer configure "),
+        (["--code", "PW", "--dataset", "DATASET"],
+         "is of the plugin quantumespresso.pw; give one of aiida-rm-engine"),
+        (["--code", "CODE", "--dataset", "12345"], "`dataset`: there is no file or node '12345'"),
         (["--code", "CODE", "--dataset", "POTENTIAL"], "must be a FramesData; <"),
         (["--code", "CODE", "--dataset", "DATASET", "--set", "rounds=0"], "must be between 1 and"),
         (["--code", "CODE", "--dataset", "DATASET", "--set", "round=1"], "did you mean 'rounds'"),
@@ -133,17 +163,18 @@ def test_a_dataset_from_a_file(loop: Any, code: Any, tmp_path: Path) -> None:
          "epoch"),
     ],
 )  # fmt: skip
-def test_refusals(loop: Any, options: list[str], message: str) -> None:
+def test_refusals(loop: Any, other_codes: dict[str, str], options: list[str], message: str) -> None:
     nodes = {
         "CODE": loop.inputs.perturb.code.full_label,
         "DATASET": loop.inputs.dataset.pk,
         "POTENTIAL": loop.outputs.potential.pk,
     }
+    nodes |= {name: other_codes[name] for name in ("FAR", "PW")}
     before = counted()
     result = launch("loop", *[nodes.get(one, one) for one in options], "--dry-run", status=1)
     assert message in result.stderr
     if message.endswith("there are "):
-        assert result.stderr.rstrip().endswith(f"there are {nodes['CODE']}")
+        assert nodes["CODE"] in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert counted() == before
 

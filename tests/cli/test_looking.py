@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -191,3 +194,38 @@ def test_knobs() -> None:
     assert rows["cutoff"]["unit"] == "angstrom"
     assert rows["cutoff"]["range"] == "1 to 12"
     assert "cutoff  (default 4.5, angstrom, 1 to 12)" in run("knobs", "train").stdout
+
+
+def test_nodes_that_are_not_there_or_of_another_kind(loop: Any) -> None:
+    dataset = loop.inputs.dataset
+    perturb = next(one for one in loop.called if one.process_label == "PerturbCalculation")
+    for arguments, message in (
+        (("status", perturb.pk), (f"<{perturb.pk}> is no work chain, but PerturbCalculation that "
+         f"<{loop.pk}> called; `verdi process list -a` has them")),
+        (("compare", loop.pk, dataset.pk), f"<{dataset.pk}> is no work chain, but FramesData; "),
+        (("status", 999_999), "there is no work chain <999999>; `verdi process list -a` has them"),
+        (("report", "none"), "there is no node 'none'; "),
+        (("clean", "--computer", "none"), "there is no computer 'none'; `verdi computer list"),
+        (("compare",), "Missing argument 'LOOPS...'; `aiida-rm compare --help` says more"),
+        (("status", "--nothing"), "No such option: --nothing"),
+    ):  # fmt: skip
+        told = run(*arguments, status=2).stderr
+        assert message in told
+        assert len(told.splitlines()) == 1
+
+
+def test_without_a_profile(tmp_path: Path) -> None:
+    environment = {**os.environ, "AIIDA_PATH": str(tmp_path), "PYTHONWARNINGS": "ignore"}
+    program = [sys.executable, "-c", "from aiida_rm.cli import aiida_rm; aiida_rm()"]
+
+    def called(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*program, *arguments], env=environment, capture_output=True, text=True, check=False
+        )
+
+    for arguments in (("status",), ("report", "1")):
+        done = called(*arguments)
+        assert done.returncode == 1
+        assert done.stderr == "Error: there is no AiiDA profile; `aiida-rm setup` makes one\n"
+    for arguments in (("status", "--help"), ("knobs", "stop"), ("setup", "--dry-run")):
+        assert called(*arguments).returncode == 0
