@@ -296,7 +296,7 @@ class Frames:
         """
         path = Path(folder)
         if not path.is_dir():
-            raise FramesError(f"'{path.name}' is not a folder of frames")
+            raise FramesError(f"'{path.name}' is not a folder of frames (`Frames.save` writes one)")
         arrays: dict[str, Array] = {}
         for file in sorted(path.glob("*.npy")):
             arrays[file.stem] = read_array(file, mmap)

@@ -189,6 +189,10 @@ def _read_settings(file: Path, task: str) -> dict[str, Any]:
         if file.stat().st_size > _MAX_SETTINGS_BYTES:
             raise SettingsError(f"'{file.name}' is too large for a settings file")
         content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise SettingsError(
+            f"there is no file '{file}'; write one, such as {{\"settings\": {{}}}} for all defaults"
+        ) from error
     except (OSError, ValueError, RecursionError) as error:
         raise SettingsError(f"'{file.name}' cannot be read as JSON: {error}") from error
     if not isinstance(content, dict) or not isinstance(content.get("settings"), dict):

@@ -303,7 +303,7 @@ def spoil_settings(folder: Path, **knobs: Any) -> None:
         ("train", lambda f: spoil_settings(f, epoch=3), "bad_settings", "did you mean 'epochs'"),
         ("train", lambda f: spoil_settings(f, epochs=0), "bad_settings", "at least 1"),
         ("train", lambda f: (f / files.SETTINGS).write_text("{"), "bad_settings", "as JSON"),
-        ("train", lambda f: (f / files.SETTINGS).unlink(), "bad_settings", "cannot be read"),
+        ("train", lambda f: (f / files.SETTINGS).unlink(), "bad_settings", "there is no file"),
         ("train", lambda f: shutil.rmtree(f / files.INPUT_FRAMES), "bad_frames", "not a folder"),
         (
             "train",
