@@ -161,6 +161,28 @@ def cancelled() -> None:
     _after_second(Trainer, "save", then)
 
 
+def node_fails() -> None:
+    """Have SLURM believe that the node is down, and take it back a little later."""
+    from aiida_rm.engine.training.trainer import Trainer
+
+    def then(*_: Any) -> None:
+        update = f"scontrol update NodeName={os.environ['SLURMD_NODENAME']} State="
+        down_and_up = f"{update}DOWN Reason=test; sleep 5; {update}RESUME"
+        subprocess.Popen(["sh", "-c", down_and_up], start_new_session=True)
+        _hang()
+
+    _after_second(Trainer, "save", then)
+
+
+def out_of_memory() -> None:
+    """Ask torch for more memory than any machine has, after the second checkpoint."""
+    import torch
+
+    from aiida_rm.engine.training.trainer import Trainer
+
+    _after_second(Trainer, "save", lambda *_: torch.empty(1 << 60))
+
+
 def killed_in_search() -> None:
     """Be killed with two parts of a search on the disk."""
     from aiida_rm.engine.parts import Parts
@@ -228,6 +250,8 @@ MISFORTUNES: dict[str, Callable[[], None]] = {
         truncated_checkpoint,
         killed_at_limit,
         cancelled,
+        node_fails,
+        out_of_memory,
         killed_in_search,
         full_disk,
         full_disk_for_a_while,

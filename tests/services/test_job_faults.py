@@ -113,18 +113,19 @@ def test_what_slurm_ends(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A training that overruns its two minutes, and is killed once more."""
+    """A training that overruns its two minutes, is killed once more, and loses its node."""
     monkeypatch.setattr(base, "WALLTIME_MARGIN", 1e6)  # the engine hears of no walltime
     computer = aiida_computer(scheduler_type="core.slurm", transport_type="core.local")
     computer.configure(safe_interval=0, use_login_shell=False)
-    plan = {"train": ["killed_at_limit", "cancelled"]}
+    plan = {"train": ["killed_at_limit", "cancelled", "node_fails"]}
     builder = small_loop(computer, program=write_engine(tmp_path / "engine", plan))
     builder.train.train.metadata.options.max_wallclock_seconds = 120
     _, node = run_get_node(builder)
     assert node.is_finished_ok, node.exit_message
-    assert ends_of(node) == {kind: [0] for kind in ENDS} | {"Train": [404, 404, 0]}
-    late = next(job for job in jobs_of(node) if job.exit_status == 404)
-    assert "TIMEOUT" in late.get_detailed_job_info()["stdout"]
+    assert ends_of(node) == {kind: [0] for kind in ENDS} | {"Train": [404, 404, 404, 0]}
+    late, cancelled, lost = (job for job in jobs_of(node) if job.exit_status == 404)
+    for job, state in ((late, "TIMEOUT"), (cancelled, "CANCELLED"), (lost, "NODE_FAIL")):
+        assert state in job.get_detailed_job_info()["stdout"]
     assert figures(node) == undisturbed
 
 
