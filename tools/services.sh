@@ -164,7 +164,7 @@ start_rabbitmq() {
         because rabbitmq "it did not start: $(tail -n 1 "$D/out")"
 }
 
-stop_rabbitmq() { rabbitmq rabbitmqctl -q shutdown >/dev/null 2>&1; }
+stop_rabbitmq() { [ -d "$ROOT/rabbitmq" ] && rabbitmq rabbitmqctl -q shutdown >/dev/null 2>&1; }
 
 # --- slurm --------------------------------------------------------------------------------------------
 slurm_up() { SLURM_CONF=$ROOT/slurm/slurm.conf timeout 20 sinfo -h -o %T 2>/dev/null | grep -Eq 'idle|mix|alloc'; }

@@ -17,8 +17,8 @@ from tests.workflows.conftest import TINY
 
 #: Enough for the engine to be caught between its first state and its end.
 EPOCHS = 100
-#: The first time, the engine is killed after a checkpoint, and its job hangs for two hours.
-HANGS_ONCE = f"""#!/bin/bash
+#: The first time, the engine is killed after a checkpoint; what its job does then comes below.
+KILLED_ONCE = f"""#!/bin/bash
 if [ -e {{mark}} ]; then exec {{engine}} "$@"; fi
 touch {{mark}}
 {{engine}} "$@" &
@@ -28,7 +28,17 @@ until [ -e {files.OUTPUT_STATE} ]; do
 done
 kill -9 $!
 wait
+"""
+#: It hangs for two hours.
+HANGS_ONCE = f"""{KILLED_ONCE}
 touch -d '2 hours ago' {files.STDOUT} {files.STDERR} {files.METRICS}
+sleep 600
+"""
+#: It says that it waits on a GPU, and does not end.
+WAITS_ONCE = f"""{KILLED_ONCE}
+for epoch in 1 2 3 4; do
+    echo '{{{{"epoch": 1, "loss": 1.0, "waiting": 0.99, "gpu": 1.0}}}}' >> {files.METRICS}
+done
 sleep 600
 """
 #: The first time, the last loss is far worse, and the engine does not end.
@@ -38,22 +48,6 @@ touch {{mark}}
 {{engine}} "$@"
 rm {files.RESULTS}
 sed -i '$ s/"loss": /"loss": 12345/' {files.METRICS}
-sleep 600
-"""
-#: The first time, the engine says that it waits on a GPU, and does not end.
-WAITS_ONCE = f"""#!/bin/bash
-if [ -e {{mark}} ]; then exec {{engine}} "$@"; fi
-touch {{mark}}
-{{engine}} "$@" &
-until [ -e {files.OUTPUT_STATE} ]; do
-    kill -0 $! || exit 1
-    sleep 0.01
-done
-kill -9 $!
-wait
-for epoch in 1 2 3 4; do
-    echo '{{{{"epoch": 1, "loss": 1.0, "waiting": 0.99, "gpu": 1.0}}}}' >> {files.METRICS}
-done
 sleep 600
 """
 
