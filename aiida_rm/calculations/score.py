@@ -58,7 +58,10 @@ class ScoreCalculation(EngineCalculation):
         if "null" in inputs and "frames" in inputs and known is None:
             return "`null` says what chance finds of the `known` structures; give these, too"
         if known is not None and "name" not in known.structure_labels:
-            return "`known` lacks the label `name`; give each structure the name to report"
+            return (
+                "`known` lacks the label `name`; give each structure the name to report "
+                "(rm.frames_from_structures takes the labels of StructureData)"
+            )
         return None
 
     def copies(self) -> list[tuple[str, str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
 from collections.abc import Callable
@@ -69,8 +70,11 @@ class Command(VerdiCommand):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run; an error is told in one line, and the exit status is 1."""
+        from aiida_rm.cli.output import json_alone
+
         try:
-            return super().invoke(ctx)
+            with json_alone() if ctx.params.get("as_json") else contextlib.nullcontext():
+                return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except BrokenPipeError:

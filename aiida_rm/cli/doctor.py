@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Any
 
@@ -10,6 +9,7 @@ import click
 from aiida.cmdline.utils.decorators import with_dbenv
 
 from aiida_rm.cli.command import Command
+from aiida_rm.cli.output import JSON, print_json
 
 
 @click.command("doctor", cls=Command)
@@ -31,7 +31,7 @@ from aiida_rm.cli.command import Command
     show_default=True,
     help="Give up after so many seconds, in the queue or running; the job is cancelled.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
+@JSON
 @with_dbenv()
 def doctor(code: str, as_json: bool, **asked: Any) -> None:
     """Run a tiny job with CODE, and say what is fine and what to mend.
@@ -43,7 +43,7 @@ def doctor(code: str, as_json: bool, **asked: Any) -> None:
 
     report = examine(code, **asked)
     if as_json:
-        click.echo(json.dumps(report.to_plain(), indent=1))
+        print_json(report.to_plain())
     else:
         from rich.console import Console
 

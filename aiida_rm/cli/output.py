@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from datetime import datetime
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 #: Characters of one cell of a table.
 _LONGEST = 40
+#: Where JSON goes while all else goes to the other stream.
+_OUT: ContextVar[TextIO | None] = ContextVar("aiida_rm_json", default=None)
+
+
+@contextlib.contextmanager
+def json_alone() -> Iterator[None]:
+    """What AiiDA says meanwhile goes to the error stream, so that the output stays one document."""
+    token = _OUT.set(sys.stdout)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _OUT.reset(token)
 
 
 def print_json(value: Any) -> None:
     """One JSON document; NaN and infinity, which JSON does not know, are null."""
-    click.echo(json.dumps(plain(value), indent=1))
+    click.echo(json.dumps(plain(value), indent=1), file=_OUT.get())
 
 
 def print_table(

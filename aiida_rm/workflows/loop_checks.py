@@ -53,7 +53,10 @@ def check_together(inputs: Mapping[str, Any], _: Any) -> str | None:
     if not isinstance(dataset, FramesData):
         return None  # the port says so
     if isinstance(known, FramesData) and "name" not in known.structure_labels:
-        return "`known` lacks the label `name`; give each structure the name to report"
+        return (
+            "`known` lacks the label `name`; give each structure the name to report "
+            "(rm.frames_from_structures takes the labels of StructureData)"
+        )
     try:
         if message := unusable(dataset):
             return f"`dataset`: {message}"

@@ -169,6 +169,24 @@ def test_what_runs_is_not_cleaned(job: Any) -> None:
     assert json.loads(run("clean", job.pk, "-n", "--json").stdout) == []
 
 
+def test_nodes_that_are_not_there_or_of_another_kind(loop: Any) -> None:
+    dataset = loop.inputs.dataset
+    perturb = next(one for one in loop.called if one.process_label == "PerturbCalculation")
+    for arguments, message in (
+        (("status", perturb.pk), (f"<{perturb.pk}> is no work chain, but PerturbCalculation that "
+         f"<{loop.pk}> called; `verdi process list -a` has them")),
+        (("compare", loop.pk, dataset.pk), f"<{dataset.pk}> is no work chain, but FramesData; "),
+        (("status", 999_999), "there is no work chain <999999>; `verdi process list -a` has them"),
+        (("report", "none"), "there is no node 'none'; "),
+        (("clean", "--computer", "none"), "there is no computer 'none'; `verdi computer list"),
+        (("compare",), "Missing argument 'LOOPS...'; `aiida-rm compare --help` says more"),
+        (("status", "--nothing"), "No such option: --nothing"),
+    ):  # fmt: skip
+        told = run(*arguments, status=2).stderr
+        assert message in told
+        assert len(told.splitlines()) == 1
+
+
 def test_setup(aiida_profile: Any) -> None:
     aiida_profile.reset_storage()
     assert "a computer is missing: would set up" in run("setup", "--dry-run").output
@@ -194,24 +212,6 @@ def test_knobs() -> None:
     assert rows["cutoff"]["unit"] == "angstrom"
     assert rows["cutoff"]["range"] == "1 to 12"
     assert "cutoff  (default 4.5, angstrom, 1 to 12)" in run("knobs", "train").stdout
-
-
-def test_nodes_that_are_not_there_or_of_another_kind(loop: Any) -> None:
-    dataset = loop.inputs.dataset
-    perturb = next(one for one in loop.called if one.process_label == "PerturbCalculation")
-    for arguments, message in (
-        (("status", perturb.pk), (f"<{perturb.pk}> is no work chain, but PerturbCalculation that "
-         f"<{loop.pk}> called; `verdi process list -a` has them")),
-        (("compare", loop.pk, dataset.pk), f"<{dataset.pk}> is no work chain, but FramesData; "),
-        (("status", 999_999), "there is no work chain <999999>; `verdi process list -a` has them"),
-        (("report", "none"), "there is no node 'none'; "),
-        (("clean", "--computer", "none"), "there is no computer 'none'; `verdi computer list"),
-        (("compare",), "Missing argument 'LOOPS...'; `aiida-rm compare --help` says more"),
-        (("status", "--nothing"), "No such option: --nothing"),
-    ):  # fmt: skip
-        told = run(*arguments, status=2).stderr
-        assert message in told
-        assert len(told.splitlines()) == 1
 
 
 def test_without_a_profile(tmp_path: Path) -> None:
