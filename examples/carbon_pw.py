@@ -27,7 +27,9 @@ console = Console()
 
 def main() -> int:
     """Set up, run, show; the exit status of the loop."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--upf", type=Path, required=True, help="a pseudopotential of carbon")
     parser.add_argument("--ecutwfc", type=float, required=True, help="its cutoff in Ry")
     parser.add_argument("--ecutrho", type=float, required=True, help="that of the density in Ry")

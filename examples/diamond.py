@@ -27,7 +27,9 @@ console = Console()
 
 def main() -> int:
     """Set up, run, show; the exit status of the loop."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--protocol", default="balanced", help="fast, balanced or stringent")
     parser.add_argument("--seed", type=int, default=0, help="of all random numbers")
     parser.add_argument("--epochs", type=int, help="of a training, instead of the protocol's")

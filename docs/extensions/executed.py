@@ -7,10 +7,13 @@ package or the examples have changed. ``startup.py`` beside this file begins the
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,47 +24,65 @@ from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.errors import ExtensionError
 from sphinx.transforms import SphinxTransform
-from sphinx.util import logging
 
 ROOT = Path(__file__).parents[2]
 BUILD = ROOT / "docs" / "_build"
 DEMO = BUILD / "demo"
-#: As `make demo`, but small: what it finds is less, the nodes have the same PKs.
+#: As `make demo`, but small.
 SIZE = ("--protocol", "fast", "--rounds", "2", "--epochs", "4")
 SHELL = "%%bash\n"
+CELLS = "file_format: mystnb"
+#: PKs that cells may name, and where the demo tells them: the loop, and of its last round the
+#: structures, the potential and the best structure.
+PKS = {
+    "LOOP": r"process status (\d+)",
+    "FRAMES": r"node attributes (\d+)",
+    "POTENTIAL": r"node attributes \d+\n.*node attributes (\d+)",
+    "STRUCTURE": r"lowest E~ first[^<]*<(\d+)>",
+}
 
 
-def run_study(app: Sphinx) -> None:
-    """Run it, unless it is there, and say to the kernels where they are.
-
-    Raises:
-        ExtensionError: it failed.
-    """
+def begin(app: Sphinx) -> None:
+    """Start the study, unless it is there, and say to the kernels where they are."""
     os.environ.update(environment())
     patterns = ("aiida_rm/**/*.*", "examples/*.py", "docs/extensions/*.py")
     checksum = checksum_of(*(file for one in patterns for file in sorted(ROOT.glob(one))))
     mark = DEMO / "checksum"
     if mark.is_file() and mark.read_text() == checksum:
         return
-    logging.getLogger(__name__).info("running the study that the pages show")
     shutil.rmtree(DEMO, ignore_errors=True)
     shutil.copytree(ROOT / "examples", DEMO / "examples")
-    command = [sys.executable, "examples/diamond.py", *SIZE]
-    found = subprocess.run(command, cwd=DEMO, capture_output=True, text=True, check=False)
-    if found.returncode:
-        raise ExtensionError(f"{' '.join(command)} failed:\n{found.stdout}{found.stderr}")
-    (DEMO / "demo.log").write_text(found.stdout, "utf-8")
     write_datasets(DEMO)
-    mark.write_text(checksum)
-    app.connect("env-get-outdated", shown)
+    with (DEMO / "demo.log").open("w") as log:
+        study = subprocess.Popen(
+            [sys.executable, "examples/diamond.py", *SIZE], cwd=DEMO, stdout=log, stderr=log
+        )
+
+    def wait(_: Sphinx, __: str, source: list[str]) -> None:
+        if CELLS not in source[0]:
+            return
+        failed = study.wait()
+        told = (DEMO / "demo.log").read_text("utf-8")
+        found = {name: re.search(text, told) for name, text in PKS.items()}
+        if failed or not all(found.values()):
+            raise ExtensionError(f"the study of the pages failed:\n{told}")
+        pks = {name: match[1] for name, match in found.items() if match}
+        (DEMO / "pks.json").write_text(json.dumps(pks))
+        mark.write_text(checksum)
+
+    app.connect("env-get-outdated", lambda _, env, *__: [*filter(has_cells(env), env.found_docs)])
+    app.connect("source-read", wait)
+    app.connect("build-finished", lambda *_: study.poll() is None and study.terminate())
 
 
-def shown(_: Sphinx, env: BuildEnvironment, *__: Any) -> list[str]:
-    """The pages with cells: they are to run again."""
-    files = {name: Path(env.doc2path(name)) for name in env.found_docs}
-    return [
-        name for name, file in files.items() if "file_format: mystnb" in file.read_text("utf-8")
-    ]
+def has_cells(env: BuildEnvironment) -> Callable[[str], bool]:
+    """Whether a page has cells, by its name."""
+    return lambda name: CELLS in Path(env.doc2path(name)).read_text("utf-8")
+
+
+def put_last(_: Sphinx, env: BuildEnvironment, names: list[str]) -> None:
+    """Read the pages with cells last: by then the study may have ended."""
+    names.sort(key=has_cells(env))
 
 
 def write_datasets(folder: Path) -> None:
@@ -111,26 +132,34 @@ def checksum_of(*files: Path) -> str:
     return digest.hexdigest()
 
 
-class ShellCells(SphinxTransform):
-    """Cells for the shell look like a shell."""
+def with_pks(text: str) -> str:
+    """With numbers for the names of PKs."""
+    pks = json.loads((DEMO / "pks.json").read_text())
+    return re.sub(rf"\$?\b({'|'.join(pks)})\b", lambda name: pks[name[1]], text)
+
+
+class Cells(SphinxTransform):
+    """Cells for the shell look like a shell, and PKs are numbers."""
 
     default_priority = 400
 
     def apply(self, **_: Any) -> None:
-        """Take the magic word off, and put prompts."""
+        """Take the magic word off, put prompts, and PKs for their names."""
         for block in self.document.findall(nodes.literal_block):
-            text = block.astext()
-            if not text.startswith(SHELL):
+            if "cell_input" not in block.parent.get("classes", ()):
                 continue
-            lines = text.removeprefix(SHELL).splitlines()
-            shown = "\n".join(f"$ {line}" for line in lines)
-            block.rawsource = shown
-            block.children = [nodes.Text(shown)]
-            block["language"] = "console"
+            text = with_pks(block.astext())
+            if text.startswith(SHELL):
+                lines = text.removeprefix(SHELL).splitlines()
+                text = "\n".join(f"$ {line}" for line in lines)
+                block["language"] = "console"
+            block.rawsource = text
+            block.children = [nodes.Text(text)]
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Register both."""
-    app.connect("builder-inited", run_study)
-    app.add_transform(ShellCells)
+    """Register all of this."""
+    app.connect("builder-inited", begin)
+    app.connect("env-before-read-docs", put_last)
+    app.add_transform(Cells)
     return {"parallel_read_safe": True}

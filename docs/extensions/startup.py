@@ -1,6 +1,7 @@
 """Begins the kernel of a page: in a folder of its own, with a copy of the study's profile."""
 
 import atexit
+import json
 import os
 import shutil
 import subprocess
@@ -19,6 +20,9 @@ for _name in ("demo.log", "diamond.cif", "set.extxyz", ".demo/carbon.png"):
 _config = Path(".aiida", "config.json")
 _config.write_text(_config.read_text().replace(str(_demo / ".demo"), _folder))
 os.environ["AIIDA_PATH"] = _folder
+for _name, _pk in json.loads((_demo / "pks.json").read_text()).items():
+    os.environ[_name] = _pk
+    globals()[_name] = int(_pk)
 
 
 @register_cell_magic
