@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,8 @@ from aiida_rm.engine.frames import Frames
 _LOOP = "aiida.workflows:rm.loop"
 _CALLS = (LinkType.CALL_CALC, LinkType.CALL_WORK)
 _OURS = ("aiida.workflows:rm.", "aiida.calculations:rm.")
+#: Link labels of the stages of a loop.
+_STAGE = re.compile(r"(round_\d+)_(?:train|generate|validate)")
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,9 @@ def _rounds_of_loop(loop: orm.WorkChainNode) -> tuple[Round, ...]:
     }
     table = loop.outputs.rounds.get_dict()["rounds"] if "rounds" in loop.outputs else []
     rows = {int(row["round"]): row for row in table}
-    keys = sorted({label.rpartition("_")[0] for label in called if label.startswith("round_")})
+    # Not those of a committee, such as round_01_train_member_01.
+    stages = [_STAGE.fullmatch(label) for label in called]
+    keys = sorted({stage.group(1) for stage in stages if stage})
     return tuple(
         _round(
             f"round {int(key.removeprefix('round_'))}",

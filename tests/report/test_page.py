@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from aiida import orm
+from aiida.common.links import LinkType
 from click.testing import CliRunner
 
 from aiida_rm.cli.report import plot, report
@@ -27,6 +28,17 @@ HOSTILE = '</script><script>alert("x")</script><img src=x onerror=alert(1)>'
 def payload(page: str) -> Any:
     (found,) = re.findall(r'<script id="payload" type="application/json">(.*?)</script>', page)
     return json.loads(found)
+
+
+def test_a_committee_makes_no_rounds() -> None:
+    top = orm.WorkChainNode()
+    top.set_process_type("aiida.workflows:rm.loop")
+    top.store()
+    for label in ("round_01_train", "round_01_train_member_01", "round_02_generate"):
+        stage = orm.WorkChainNode()
+        stage.base.links.add_incoming(top, LinkType.CALL_WORK, label)
+        stage.store()
+    assert [one.name for one in read_run(top).rounds] == ["round 1", "round 2"]
 
 
 def test_all_of_a_loop_is_told(loop: orm.WorkChainNode) -> None:
