@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -107,6 +108,8 @@ class Running:
             dimensions=(24, columns),
             encoding="utf8",
             timeout=120,
+            # a job in the background hands on that Ctrl-C is nothing to it
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
 
