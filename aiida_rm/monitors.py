@@ -84,11 +84,15 @@ def gpu_unused(
         node: the job.
         transport: open, to its computer.
         share: of the time of an epoch that may be spent waiting; 0 switches the monitor off.
-        epochs: in a row that have to be so; the first one, which finds its pace, does not count.
+        epochs: in a row that have to be so. The first one of a job, which finds its pace, does not
+            count, nor do those before it that came with a state.
     """
     if share <= 0 or not _works(node, transport):
         return None
-    rows = _metrics(node, transport)[1:][-epochs:]
+    epochs = max(1, epochs)
+    first = (node.inputs.state.epoch if "state" in node.inputs else 0) + 1
+    rows = [row for row in _metrics(node, transport) if (row.get("epoch") or 0) > first]
+    rows = rows[-epochs:]
     waiting = [row.get("waiting") or 0.0 for row in rows if row.get("gpu") == 1.0]
     if len(waiting) < epochs or min(waiting) <= share:
         return None

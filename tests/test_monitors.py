@@ -10,10 +10,13 @@ from typing import Any
 
 import pytest
 from aiida import orm
+from aiida.common.links import LinkType
 from aiida.schedulers import JobState
 
+from aiida_rm.data.training_state import TrainingStateData
 from aiida_rm.engine import files
 from aiida_rm.monitors import EXPLODING, SILENT, UNUSED, ended_by, exploding, gpu_unused, silent
+from tests.conftest import STATE_HEADER
 
 GOOD = {"epoch": 1, "loss": 0.5, "validation_loss": 0.4, "force_error": 0.2}
 
@@ -22,8 +25,12 @@ GOOD = {"epoch": 1, "loss": 0.5, "validation_loss": 0.4, "force_error": 0.2}
 def look(aiida_localhost: orm.Computer, tmp_path: Path) -> Any:
     """``look(monitor)``: what it says of a job that runs in ``tmp_path``."""
 
-    def run(monitor: Any, state: JobState = JobState.RUNNING, **kwargs: Any) -> str | None:
+    def run(
+        monitor: Any, state: JobState = JobState.RUNNING, begun: Any = None, **kwargs: Any
+    ) -> str | None:
         node = orm.CalcJobNode(computer=aiida_localhost)
+        if begun is not None:
+            node.base.links.add_incoming(begun, LinkType.INPUT_CALC, "state")
         node.set_remote_workdir(str(tmp_path))
         node.set_scheduler_state(state)
         with aiida_localhost.get_transport() as transport:
@@ -90,6 +97,11 @@ def test_no_files_no_complaint(look: Any, tmp_path: Path) -> None:
 def test_gpu_unused(look: Any, tmp_path: Path) -> None:
     waits = {**GOOD, "gpu": 1.0, "waiting": 0.95}
     works = {**waits, "waiting": 0.5}
+
+    def write(folder: Path, *rows: dict[str, Any]) -> None:
+        numbered = [{**row, "epoch": number} for number, row in enumerate(rows, 1)]
+        (folder / files.METRICS).write_text("".join(json.dumps(row) + "\n" for row in numbered))
+
     write(tmp_path, works, *[waits] * 3)
     assert look(gpu_unused) == f"{UNUSED} 95% of the time, for 3 epochs"
     assert look(gpu_unused, share=0.96) is None
@@ -107,6 +119,19 @@ def test_gpu_unused(look: Any, tmp_path: Path) -> None:
         assert look(gpu_unused) is None
     (tmp_path / files.METRICS).unlink()
     assert look(gpu_unused) is None
+
+
+def test_gpu_unused_before_a_resume(look: Any, tmp_path: Path, write_safetensors: Any) -> None:
+    """The epochs that came with the state are those of the job that was ended for them."""
+    header = {**STATE_HEADER, "epoch": 5}
+    state = TrainingStateData(write_safetensors(tmp_path / "state.safetensors", header)).store()
+    row = {**GOOD, "gpu": 1.0, "waiting": 0.95}
+    write(tmp_path, *[{**row, "epoch": number} for number in range(1, 9)])
+    assert look(gpu_unused)
+    assert look(gpu_unused, begun=state) is None  # 7 and 8 are too few
+    write(tmp_path, *[{**row, "epoch": number} for number in range(1, 10)])
+    assert look(gpu_unused, begun=state) == f"{UNUSED} 95% of the time, for 3 epochs"
+    assert look(gpu_unused, begun=state, epochs=0) == f"{UNUSED} 95% of the time, for 1 epochs"
 
 
 def test_silent(look: Any, tmp_path: Path) -> None:

@@ -47,6 +47,8 @@ __all__ = [
 T = TypeVar("T")
 #: Problems of settings that one message tells.
 _TOLD = 10
+#: Processes of one training that make its batches.
+MAX_WORKERS = 256
 
 
 @dataclass(frozen=True)
@@ -143,8 +145,8 @@ class TrainSettings:
     clip_norm: float = knob(10.0, "gradients are scaled down to this norm", low=1e-6)
     rescues: int = knob(
         2,
-        "times that a loss which is no number leads back to the best weights so far and to half "
-        "the learning rate; after that the training has diverged",
+        "times that a loss or gradient which is no number leads back to the best weights so far "
+        "and to half the learning rate; after that the training has diverged",
         low=0,
         high=20,
     )
@@ -167,7 +169,7 @@ class TrainSettings:
         0,
         "processes that make graphs and copies ahead; 0: none, as they are needed",
         low=0,
-        high=256,
+        high=MAX_WORKERS,
     )
     compile: bool = knob(
         False,

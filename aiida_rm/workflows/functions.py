@@ -5,7 +5,7 @@ from __future__ import annotations
 from aiida.engine import ExitCode, calcfunction
 from aiida.orm import Dict
 
-from aiida_rm.engine.settings import TrainSettings, parse_settings
+from aiida_rm.engine.settings import MAX_WORKERS, TrainSettings, parse_settings
 
 ERROR_SMALLEST_PARTS = ExitCode(
     210, "'batch_parts' is as large as 'batch_atoms', and no part smaller; ask for more memory."
@@ -26,7 +26,8 @@ def with_twice_the_parts(settings: Dict) -> Dict | ExitCode:
 def with_more_workers(settings: Dict) -> Dict:
     """Settings of a training with twice the `workers`, two at least; the result is the same."""
     values = settings.get_dict()
-    return Dict({**values, "workers": max(2, 2 * parse_settings(TrainSettings, values).workers)})
+    twice = 2 * parse_settings(TrainSettings, values).workers
+    return Dict({**values, "workers": min(MAX_WORKERS, max(2, twice))})
 
 
 @calcfunction

@@ -195,6 +195,8 @@ class TrainWorkChain(ProtocolMixin, BaseRestartWorkChain):
             self.report(f"{_name(node)} ran out of memory with the smallest parts; stopping")
             code = exit_with(self, "ERROR_OUT_OF_MEMORY", message=made.exit_message)
             return self._stop(code)
+        # Should this have been the last try.
+        self._last_word = exit_with(self, "ERROR_OUT_OF_MEMORY", message=node.exit_message)
         self.ctx.inputs.settings = settings
         if "state" in node.outputs:
             self.ctx.inputs.state = node.outputs.state

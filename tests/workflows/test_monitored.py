@@ -36,8 +36,8 @@ sleep 600
 """
 #: It says that it waits on a GPU, and does not end.
 WAITS_ONCE = f"""{KILLED_ONCE}
-for epoch in 1 2 3 4; do
-    echo '{{{{"epoch": 1, "loss": 1.0, "waiting": 0.99, "gpu": 1.0}}}}' >> {files.METRICS}
+for epoch in 997 998 999; do
+    echo '{{{{"epoch": '$epoch', "loss": 1.0, "waiting": 0.99, "gpu": 1.0}}}}' >> {files.METRICS}
 done
 sleep 600
 """

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from aiida import orm
+from aiida.common import AttributeDict
 from aiida.common.links import LinkType
 from aiida.engine.utils import instantiate_process
 from aiida.manage import get_manager
@@ -15,6 +16,8 @@ from plumpy import ProcessState
 from aiida_rm.data.frames import FramesData
 from aiida_rm.data.training_state import TrainingStateData
 from aiida_rm.engine.frames import Frames
+from aiida_rm.monitors import UNUSED
+from aiida_rm.workflows.functions import with_more_workers
 from aiida_rm.workflows.train import TrainWorkChain
 from tests.conftest import STATE_HEADER
 from tests.jobs import job_node, perturbed
@@ -49,7 +52,7 @@ def inspect(chain: Any, aiida_localhost: Any, tmp_path: Path) -> Any:
     retrieved.mkdir()
     (retrieved / "nothing").write_text("")
 
-    def make(status: int, state: Any = None) -> Any:
+    def make(status: int, state: Any = None, message: str = "as the parser said") -> Any:
         inputs = {"frames": chain.ctx.inputs.frames, "settings": chain.ctx.inputs.settings}
         node = job_node("train", aiida_localhost, inputs, retrieved)
         if state is not None:
@@ -57,7 +60,7 @@ def inspect(chain: Any, aiida_localhost: Any, tmp_path: Path) -> Any:
             state.store()
         node.set_process_state(ProcessState.FINISHED)
         node.set_exit_status(status)
-        node.set_exit_message("as the parser said")
+        node.set_exit_message(message)
         chain.ctx.iteration += 1
         chain.ctx.setdefault("children", []).append(node)
         return chain.inspect_process()
@@ -151,7 +154,39 @@ def test_the_hopeless_is_handed_on(inspect: Any, status: int) -> None:
 def test_restarts_are_bounded(chain: Any, inspect: Any) -> None:
     for _ in range(2):
         assert inspect(410).status == 0
-    assert inspect(410).status == 401
+    code = inspect(410)
+    assert code.status == 313  # not AiiDA's 401, which says nothing of memory
+    assert "as the parser said" in code.message
+
+
+UNUSED_GPU = f"{UNUSED} 99% of the time, for 3 epochs"
+
+
+def test_a_gpu_that_goes_on_waiting_is_left_to_it(
+    chain: Any, inspect: Any, state_at: Any
+) -> None:
+    kinds = ("silent", "gpu_unused")
+    chain.ctx.inputs.monitors = AttributeDict(
+        {kind: orm.Dict({"entry_point": f"rm.{kind}"}).store() for kind in kinds}
+    )
+    for count, workers in enumerate((2, 4, 4), 1):
+        assert inspect(150, state_at(count), message=UNUSED_GPU).status == 0
+        assert chain.ctx.inputs.settings["workers"] == workers
+        assert chain.ctx.inputs.state.step == count
+        assert ("gpu_unused" in chain.ctx.inputs.monitors) == (count < 3)
+    assert set(chain.ctx.inputs.monitors) == {"silent"}
+    assert chain.ctx.iteration == 0  # none of them counts
+
+
+def test_a_waiting_gpu_without_a_state_begins_again(chain: Any, inspect: Any) -> None:
+    assert inspect(150, message=UNUSED_GPU).status == 0
+    assert "state" not in chain.ctx.inputs
+    assert chain.ctx.inputs.settings["workers"] == 2
+
+
+@pytest.mark.parametrize(("workers", "then"), [(0, 2), (1, 2), (200, 256), (256, 256)])
+def test_more_workers(aiida_profile: Any, workers: int, then: int) -> None:
+    assert with_more_workers(orm.Dict({"workers": workers}))["workers"] == then
 
 
 def test_success(chain: Any, inspect: Any) -> None:

@@ -39,7 +39,9 @@ Part = tuple[Graph, Targets]
 
 @dataclass(frozen=True)
 class Limit:
-    """How much of a batch is on the device at once.
+    """How much of a batch a potential sees at once, which takes most of the memory.
+
+    The structures themselves, and the search for their pairs, are on the device for the whole batch.
 
     Attributes:
         edges: pairs of neighbours in a part, at most (one structure at least); 0: no limit.

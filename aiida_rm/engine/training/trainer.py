@@ -226,10 +226,10 @@ class Trainer:
         for graph, targets in parts:
             mine += self._add_gradient(graph, targets, factors)
         loss, stopping = self.team.sum_gradients(self.weights, [mine, float(stop is not None)])
-        if not math.isfinite(loss):
-            self._rescue(loss)
-            return self._step(rows, done, parts, stop)
         norm = float(torch.nn.utils.clip_grad_norm_(self.weights, s.clip_norm))
+        if not math.isfinite(loss + norm):
+            self._rescue(loss, norm)
+            return self._step(rows, done, parts, stop)
         self.optimizer.step()
         # A young average forgets faster, or the random start would linger in it.
         decay = min(s.ema_decay, (1 + p.step) / (10 + p.step))
@@ -241,18 +241,19 @@ class Trainer:
         p.count({"batches": 1.0, **values})
         return self.team.agree(stop) if stopping else None
 
-    def _rescue(self, loss: float) -> None:
+    def _rescue(self, loss: float, norm: float) -> None:
         """Back to the best weights, on with half the learning rate; all processes alike.
 
         Raises:
             DivergenceError: it was done often enough.
         """
         s, p = self.settings, self.progress
-        found = f"the loss became {loss} in epoch {p.epoch + 1}"
+        found = f"the loss became {loss} and its gradient {norm} in epoch {p.epoch + 1}"
         if p.rescues >= s.rescues:
             remedy = f"lower 'learning_rate' (it is {s.learning_rate:g}) or 'clip_norm'"
             raise DivergenceError(f"{found}, after {p.rescues} rescues; {remedy}")
         p.rescues += 1
+        p.sums = {}  # with the epoch's last finite losses, which may have been huge
         self.model.load_state_dict(self.best.state_dict())
         self.average.load_state_dict(self.best.state_dict())
         self.optimizer.state.clear()

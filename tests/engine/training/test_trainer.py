@@ -223,6 +223,48 @@ def test_a_loss_that_is_no_number_leads_back_to_the_best_weights() -> None:
     assert progress.history[-1]["force_error"] < calm.history[0]["force_error"]
 
 
+def test_huge_losses_before_a_rescue_are_not_in_the_mean() -> None:
+    settings = replace(SETTINGS, epochs=3, batch_atoms=8, draw="stored", rescues=1)
+    trainer = Trainer(crystals(), settings)
+    steps = len(trainer._batches(0))
+    assert steps > 3
+    add_gradient, calls = trainer._add_gradient, 0
+
+    def explode(*args: Any) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        loss = add_gradient(*args)
+        factors = {steps + 2: 1e20, steps + 3: float("nan")}
+        return loss * factors.get(calls, 1.0)
+
+    trainer._add_gradient = explode
+    progress = trainer.run().progress
+    assert progress.rescues == 1
+    assert progress.step == 3 * steps
+    assert max(row["loss"] for row in progress.history) < 100
+
+
+def test_a_gradient_that_is_no_number_is_rescued_too() -> None:
+    settings = replace(SETTINGS, epochs=2, draw="stored", rescues=1)
+    trainer = Trainer(crystals(), settings)
+    add_gradient, calls = trainer._add_gradient, 0
+    said: list[str] = []
+
+    def overflow(*args: Any) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        loss = add_gradient(*args)
+        if calls == 2:
+            trainer.weights[0].grad.fill_(float("inf"))
+        return loss
+
+    trainer._add_gradient = overflow
+    outcome = trainer.run(say=said.append)
+    assert outcome.progress.rescues == 1
+    assert any("its gradient inf in epoch" in line for line in said)
+    assert all(torch.isfinite(weight).all() for weight in outcome.potential.parameters())
+
+
 def test_a_rescue_is_in_the_state(tmp_path: Path) -> None:
     """Stopped after a rescue and resumed: the same weights as in one go."""
     settings = replace(SETTINGS, epochs=6, rescues=1)
