@@ -63,7 +63,8 @@ def main() -> int:
         builder = carbon_builder(engine, given)
     with enable_caching():  # what was computed in an earlier run is taken from there
         outputs, node = run_get_node(builder)
-    console.print(f"rm.loop <{node.pk}> ended with {node.exit_status} {node.exit_message or ''}")
+    why = node.exit_message or ""
+    console.print(f"rm.loop <{node.pk}> ended with {node.exit_status} {why}", markup=False)
     show(outputs)
     return 0 if node.is_finished_ok else 1
 

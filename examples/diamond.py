@@ -17,6 +17,7 @@ from typing import Any
 from isolated import FOLDER, open_profile
 from live import LiveView
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 PICTURE = FOLDER / "carbon.png"
@@ -35,6 +36,9 @@ def main() -> int:
     parser.add_argument("--epochs", type=int, help="of a training, instead of the protocol's")
     parser.add_argument("--rounds", type=int, help="instead of the protocol's")
     given = parser.parse_args()
+    for name in ("epochs", "rounds"):
+        if getattr(given, name) is not None and getattr(given, name) < 1:
+            parser.error(f"--{name} must be 1 or more")
     began = time.monotonic()
     console.print("[bold]aiida-rm[/]: one diamond in, new carbon out")
     code = open_profile(console)
@@ -48,7 +52,8 @@ def main() -> int:
     with LiveView(FOLDER / "scratch", console, rounds=builder.rounds.value):
         outputs, node = run_get_node(builder)
     if "scored" not in outputs or not outputs["scored"]:
-        console.print(f"[red]the loop ended without structures:[/] {node.exit_message}")
+        why = escape(node.exit_message or "")
+        console.print(f"[red]the loop ended without structures:[/] {why}")
         console.print(f"look into it with  {verdi('process report', node.pk)}")
         return 1
     show(node, outputs, time.monotonic() - began)

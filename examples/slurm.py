@@ -29,6 +29,29 @@ console = Console(soft_wrap=True)
 def main() -> int:
     """Set up what is missing, then run or submit; the exit status of the loop."""
     given = arguments()
+    from aiida.common.exceptions import AiidaException
+    from aiida.engine import run_get_node, submit
+
+    try:
+        builder = prepare(given)
+        node = submit(builder) if given.submit else None
+    except (AiidaException, ValueError, OSError) as error:
+        sys.exit(f"slurm.py: {error}")
+    if node is not None:
+        console.print(
+            f"submitted rm.loop <{node.pk}>; follow it: aiida-rm status --watch {node.pk}"
+        )
+        return 0
+    _, node = run_get_node(builder)
+    return tell(node)
+
+
+def prepare(given: argparse.Namespace) -> Any:
+    """Profile, computer, code and inputs, in this order; the builder of the loop.
+
+    Raises:
+        AiidaException, ValueError, OSError: one of them is not as it should be.
+    """
     if given.profile is None:
         open_profile(console)
     else:
@@ -37,22 +60,11 @@ def main() -> int:
         load_profile(given.profile)
 
     from aiida import orm
-    from aiida.common.exceptions import AiidaException
-    from aiida.engine import run_get_node, submit
+    from aiida_rm.cli.running import need_daemon
 
-    try:
-        label = given.code if given.files is None else set_up(given)
-        builder = make_builder(orm.load_code(label), given)
-    except (AiidaException, ValueError) as error:
-        sys.exit(f"slurm.py: {error}")
     if given.submit:
-        node = submit(builder)
-        console.print(
-            f"submitted rm.loop <{node.pk}>; follow it: aiida-rm status --watch {node.pk}"
-        )
-        return 0
-    _, node = run_get_node(builder)
-    return tell(node)
+        need_daemon("leave out --submit")
+    return make_builder(orm.load_code(given.code or set_up(given)), given)
 
 
 def arguments() -> argparse.Namespace:
@@ -97,7 +109,8 @@ def set_up(given: argparse.Namespace) -> str:
     missing = [str(file) for file in files if not file.is_file()]
     if missing:
         raise ValueError(f"there is no {' and no '.join(missing)}")
-    computer, code = (yaml.safe_load(file.read_text("utf-8")) for file in (files[0], files[2]))
+    computer = read(files[0], "label", "transport")
+    code = read(files[2], "label", "computer")
     label = computer["label"]
     if code["computer"] != label:
         raise ValueError(f"{files[2]} is for computer '{code['computer']}', {files[0]} '{label}'")
@@ -114,9 +127,25 @@ def set_up(given: argparse.Namespace) -> str:
     return f"{code['label']}@{label}"
 
 
+def read(file: Path, *needed: str) -> dict[str, Any]:
+    """A YAML file for verdi.
+
+    Raises:
+        ValueError: it is no table, or one of the lines needed is missing.
+    """
+    try:
+        table = yaml.safe_load(file.read_text("utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{file} is no YAML: {' '.join(str(error).split())}") from None
+    missing = [name for name in needed if not isinstance(table, dict) or not table.get(name)]
+    if missing:
+        raise ValueError(f"{file} does not say '{missing[0]}'")
+    return dict(table)
+
+
 def verdi(given: argparse.Namespace, *words: str) -> None:
     """Run verdi, and show how it was called."""
-    console.print(f"$ verdi {shlex.join(words)}")
+    console.print(f"$ verdi {shlex.join(words)}", markup=False)
     program = Path(sys.executable).with_name("verdi")
     told = subprocess.run(
         [program, "-p", given.profile or PROFILE, *words],
@@ -158,7 +187,8 @@ def tell(node: Any) -> int:
     """Print what came out; 0 where something did."""
     from aiida_rm import queries
 
-    console.print(f"rm.loop <{node.pk}> ended with {node.exit_status} {node.exit_message or ''}")
+    why = node.exit_message or ""
+    console.print(f"rm.loop <{node.pk}> ended with {node.exit_status} {why}", markup=False)
     if "scored" not in node.outputs:
         console.print(f"look into it: verdi process report {node.pk}")
         return 1
@@ -168,4 +198,8 @@ def tell(node: Any) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        console.print("\nstopped; what was stored so far stays in the profile")
+        sys.exit(130)

@@ -10,6 +10,7 @@ from typing import Any
 from isolated import FOLDER, open_profile
 from live import LiveView
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 #: A training to see that everything works; its potential is worth nothing.
@@ -71,12 +72,13 @@ def main(name: str, given: argparse.Namespace, generation: dict[str, Any]) -> in
 
     try:
         dataset = FramesData.from_file(given.dataset, label=given.dataset.name)
-        console.print(f"{given.dataset.name}: {len(dataset)} structures")
+        console.print(f"{escape(given.dataset.name)}: {len(dataset)} structures")
         node, scored = search(code, dataset, given, generation)
     except (InvalidFramesError, ValueError) as error:
         sys.exit(f"{name}: {error}")
     if scored is None:
-        console.print(f"[red]no structures:[/] <{node.pk}> ended with {node.exit_message}")
+        why = escape(node.exit_message or "")
+        console.print(f"[red]no structures:[/] <{node.pk}> ended with {why}")
         return 1
     tell(node, scored, given)
     return 0
@@ -195,7 +197,7 @@ def tell(node: Any, scored: Any, given: argparse.Namespace) -> None:
         f"verdi data rm.frames export {scored.pk} {rule} -o found.extxyz",
         f"aiida-rm report {node.pk}",
     ):
-        console.print(f"  {line}", soft_wrap=True)
+        console.print(f"  {escape(line)}", soft_wrap=True)
 
 
 def _print(title: str, columns: list[str], rows: Any) -> None:
@@ -209,4 +211,5 @@ def _print(title: str, columns: list[str], rows: Any) -> None:
 
 
 def _text(value: Any) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    # A SMILES has brackets, which rich would take for a style.
+    return f"{value:.3f}" if isinstance(value, float) else escape(str(value))

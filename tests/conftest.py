@@ -81,6 +81,16 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
     return report
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """The same of a whole module, which `importorskip` leaves out."""
+    report = yield
+    if report.outcome == "skipped" and os.environ.get("NO_SKIPS"):
+        report.outcome = "failed"
+        report.longrepr = f"NO_SKIPS is set, and this module was skipped: {report.longrepr}"
+    return report
+
+
 @pytest.fixture(autouse=True, scope="module")
 def empty_profile(request: pytest.FixtureRequest) -> None:
     """Begin each module without nodes: the session of the database slows down with them."""

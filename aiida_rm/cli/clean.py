@@ -11,7 +11,7 @@ import click
 from aiida.cmdline.params import types
 from aiida.cmdline.utils import decorators, echo
 
-from aiida_rm.cli.command import Command
+from aiida_rm.cli.command import Command, UsageError
 from aiida_rm.cli.output import JSON, print_json, print_table
 
 #: Folders whose sizes are asked for at once.
@@ -57,7 +57,7 @@ def clean(
     shows what it would remove, and asks.
     """
     if as_json and not (dry_run or yes):
-        raise click.UsageError("--json needs --dry-run or --yes: there is nobody to ask")
+        raise UsageError("--json needs --dry-run or --yes: there is nobody to ask")
     folders = find(processes, older_than, computer, finished=finished)
     measure(folders)
     if as_json and dry_run:

@@ -133,6 +133,7 @@ def _launch(kind: str, asked: dict[str, Any]) -> None:
 
     from aiida_rm.cli.data.selecting import parse_rules
     from aiida_rm.cli.plan import make_builder, problem, put, read_settings
+    from aiida_rm.cli.running import need_daemon
 
     flags = ("settings", "changes", "dry_run", "here", "full", "as_json", "label", "group")
     how = {name: asked.pop(name) for name in flags}
@@ -145,7 +146,7 @@ def _launch(kind: str, asked: dict[str, Any]) -> None:
         if table.pop(option, None) is not None:
             put(table, f"options.{name}", asked[option])
     if not how["dry_run"] and not how["here"]:
-        _check_daemon()
+        need_daemon("add --run")
     builder = make_builder(kind, table, store=not how["dry_run"])
     wrong = problem(builder)
     if wrong:
@@ -167,21 +168,6 @@ def _launch(kind: str, asked: dict[str, Any]) -> None:
         echo.echo_success(f"rm.{kind} is <{node.pk}>; watch it with `aiida-rm status --watch`")
     if how["here"] and not node.is_finished_ok:
         raise click.exceptions.Exit(1)
-
-
-def _check_daemon() -> None:
-    """Before anything is stored.
-
-    Raises:
-        RefusalError: there is nobody to submit to.
-    """
-    from aiida.engine.daemon.client import get_daemon_client
-    from aiida.manage import get_manager
-
-    if get_manager().get_broker() is None:
-        raise RefusalError("this profile has no broker to submit to; add --run to run it here")
-    if not get_daemon_client().is_daemon_running:
-        raise RefusalError("AiiDA's daemon does not run: `verdi daemon start`, or add --run")
 
 
 def _show_plan(kind: str, builder: Any, *, full: bool, as_json: bool) -> None:

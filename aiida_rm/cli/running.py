@@ -11,6 +11,8 @@ from typing import Any
 
 from aiida import orm
 
+from aiida_rm.cli.command import RefusalError
+
 #: Seconds for a job to be cancelled.
 _KILLING = 5.0
 
@@ -31,6 +33,24 @@ def without_broker() -> None:
     from aiida.manage import get_manager
 
     get_manager().get_runner(communicator=None)
+
+
+def need_daemon(otherwise: str) -> None:
+    """Ask for it before anything is stored.
+
+    Args:
+        otherwise: what else the user may do.
+
+    Raises:
+        RefusalError: there is nobody to submit to.
+    """
+    from aiida.engine.daemon.client import get_daemon_client
+    from aiida.manage import get_manager
+
+    if get_manager().get_broker() is None:
+        raise RefusalError(f"this profile has no broker to submit to; {otherwise} to run it here")
+    if not get_daemon_client().is_daemon_running:
+        raise RefusalError(f"AiiDA's daemon does not run: `verdi daemon start`, or {otherwise}")
 
 
 def run_job(process_class: type, inputs: Mapping[str, Any], patience: float) -> orm.CalcJobNode:

@@ -11,7 +11,7 @@ import click
 from aiida.cmdline.params import types
 from aiida.cmdline.utils import decorators
 
-from aiida_rm.cli.command import Command
+from aiida_rm.cli.command import Command, UsageError
 from aiida_rm.cli.output import JSON, print_json
 
 _COLUMNS = ("Process", "Round", "Stage", "State", "Done", "Epoch", "Loss", "Per s", "Left")
@@ -40,7 +40,7 @@ def status(processes: tuple[Any, ...], watch: bool, every: float, as_json: bool)
     from aiida_rm.cli.looking import Looker, running
 
     if watch and as_json:
-        raise click.UsageError("--watch and --json do not go together")
+        raise UsageError("--watch and --json do not go together")
     with Looker() as looker:
         nodes = list(processes) or running()
         if as_json:

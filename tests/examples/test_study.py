@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import ase.io
+import pandas as pd
 import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
@@ -82,6 +84,18 @@ def test_a_known_crystal_is_found(run: Any) -> None:
     cells = [cell.strip() for cell in row.split("│")]
     assert cells[1] == "MgO"
     assert cells[5:7] == ["False", "225"]
+
+
+def test_the_brackets_of_a_smiles_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    import study
+    from rich.console import Console
+
+    file = io.StringIO()
+    monkeypatch.setattr(study, "console", Console(file=file, width=100))
+    table = pd.DataFrame({"formula": ["C4H5N"], "smiles": ["c1cc[nH]c1"]}).set_index("formula")
+    study._print("Pyrrole", ["smiles"], table)
+    assert "c1cc[nH]c1" in file.getvalue()
 
 
 def test_mistakes_are_one_line(run: Any) -> None:

@@ -162,9 +162,7 @@ def test_restarts_are_bounded(chain: Any, inspect: Any) -> None:
 UNUSED_GPU = f"{UNUSED} 99% of the time, for 3 epochs"
 
 
-def test_a_gpu_that_goes_on_waiting_is_left_to_it(
-    chain: Any, inspect: Any, state_at: Any
-) -> None:
+def test_a_gpu_that_goes_on_waiting_is_left_to_it(chain: Any, inspect: Any, state_at: Any) -> None:
     kinds = ("silent", "gpu_unused")
     chain.ctx.inputs.monitors = AttributeDict(
         {kind: orm.Dict({"entry_point": f"rm.{kind}"}).store() for kind in kinds}
