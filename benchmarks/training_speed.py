@@ -191,6 +191,7 @@ def plain_graph(part: Frames, cutoff: float, dtype: torch.dtype) -> tuple[Graph,
     targets = Targets(
         torch.as_tensor(part.atom["force"], dtype=dtype),
         torch.as_tensor(part.structure["stress"], dtype=dtype),
+        torch.as_tensor(part.structure["energy"], dtype=dtype),
         torch.ones(1, dtype=dtype),
     )
     return graph, targets

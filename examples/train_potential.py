@@ -4,9 +4,12 @@
     python examples/train_potential.py molecules.safetensors qm7b.extxyz --epochs 30
     python examples/train_potential.py crystals.safetensors mp_pool.extxyz --epochs 20
     python examples/train_potential.py x.safetensors mp_pool.extxyz --train '{"features": 48}'
+    python examples/train_potential.py better.safetensors qm7b.extxyz --begin molecules.safetensors
 
 Without a dataset it is one diamond. The dataset is whatever ``rm`` reads (extxyz, CIF, csv, ASE
-db...); one without cells is taken as molecules. The potentials beside this file were made so.
+db...); one without cells is taken as molecules. With ``--refine N`` the training is followed by N
+more, each from the potential before it, on which some copies descend first where the protocol says
+so (as in the rounds of ``rm.loop``). The potentials beside this file were made so.
 """
 
 from __future__ import annotations
@@ -22,8 +25,10 @@ import numpy as np
 from ase.build import bulk
 
 from aiida_rm.engine.converters import from_ase
+from aiida_rm.engine.descents import with_descents
 from aiida_rm.engine.errors import EngineError
 from aiida_rm.engine.frames import Frames
+from aiida_rm.engine.potential import Potential
 from aiida_rm.engine.readers import read_dataset
 from aiida_rm.engine.response import perturb
 from aiida_rm.engine.settings import PerturbSettings, TrainSettings, parse_settings
@@ -45,10 +50,18 @@ def main() -> int:
     parser.add_argument("--hold-out", type=int, default=0, help="structures left out, at random")
     parser.add_argument("--train", default="{}", help="JSON: other settings of the training")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--begin", type=Path, help="begin with the weights of this potential")
+    parser.add_argument("--refine", type=int, default=0, help="so many further trainings")
     given = parser.parse_args()
     try:
         frames = without_some(stable(given.dataset), given.hold_out)
-        train(given.output, frames, *settings(frames, given))
+        potential = Potential.load(given.begin) if given.begin else None
+        recipe, knobs = settings(frames, given)
+        for number in range(given.refine + 1):
+            seeds = {"seed": given.seed + number}
+            potential = train(frames, replace(recipe, **seeds), replace(knobs, **seeds), potential)
+            potential.save(given.output)
+            print(f"{given.output}: {potential.n_parameters} parameters")
     except (EngineError, ValueError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1
@@ -93,10 +106,16 @@ def settings(frames: Frames, given: argparse.Namespace) -> tuple[PerturbSettings
     return parse_settings(PerturbSettings, recipe), parse_settings(TrainSettings, knobs)
 
 
-def train(output: Path, frames: Frames, recipe: PerturbSettings, settings: TrainSettings) -> None:
-    """Perturb, train, save."""
+def train(
+    frames: Frames, recipe: PerturbSettings, settings: TrainSettings, begin: Potential | None
+) -> Potential:
+    """Perturb, descend, train."""
     began = time.monotonic()
-    trainer = Trainer(perturb(frames, recipe), settings)
+    perturbed = perturb(frames, recipe)
+    if begin is not None and recipe.descents:
+        perturbed = with_descents(perturbed, begin, recipe)
+        print(f"{perturbed.structure['descended'].sum()} copies descended", flush=True)
+    trainer = Trainer(perturbed, settings, begin)
     outcome = trainer.run(
         on_epoch=lambda m: print(
             f"epoch {m['epoch']:.0f} of {m['epochs']:.0f}: force error {m['force_error']:.3f}, "
@@ -104,9 +123,8 @@ def train(output: Path, frames: Frames, recipe: PerturbSettings, settings: Train
             flush=True,
         )
     )
-    outcome.potential.save(output)
-    minutes = (time.monotonic() - began) / 60
-    print(f"{output}: {outcome.potential.n_parameters} parameters, {minutes:.1f} minutes")
+    print(f"{(time.monotonic() - began) / 60:.1f} minutes", flush=True)
+    return outcome.potential
 
 
 if __name__ == "__main__":

@@ -87,7 +87,11 @@ class TrainCalculation(EngineCalculation):
             return None
         settings = cls.settings_of(inputs)
         fresh = settings.draw == "fresh"
-        message = needless_targets(frames) if fresh else missing_targets(frames)
+        message = (
+            needless_targets(frames)
+            if fresh
+            else missing_targets(frames, energy=settings.energy_weight > 0)
+        )
         potential, state = inputs.get("potential"), inputs.get("state")
         if message is None and potential is not None:
             message = cannot_begin_with(potential, settings)
@@ -158,9 +162,11 @@ def needless_targets(frames: FramesData) -> str | None:
     return f"`frames`: {problem}" if problem else None
 
 
-def missing_targets(frames: FramesData) -> str | None:
-    """Say which targets a set of structures lacks to be trained on, or None."""
+def missing_targets(frames: FramesData, *, energy: bool = False) -> str | None:
+    """Say which targets a set of structures lacks to be trained on, E~ too or not, or None."""
     missing = [] if "force" in frames.atom_labels else ["force"]
+    if energy and "energy" not in frames.structure_labels:
+        missing.append("energy")
     if frames.pbc_kind != "molecule" and "stress" not in frames.structure_labels:
         missing.append("stress")
     if not missing:

@@ -33,6 +33,7 @@ _VARYING = {
     "periodic": (0,),
     "forces": (0,),
     "stress": (0,),
+    "energy": (0,),
     "weights": (0,),
 }
 #: Largest difference to the plain gradient, over the largest entry.
@@ -171,6 +172,7 @@ def even_batch(graph: Graph, targets: Targets) -> dict[str, Tensor]:
         "periodic": _with(graph.periodic, False),
         "forces": _with(targets.forces, 0),
         "stress": _with(targets.stress, 0),
+        "energy": _with(targets.energy, 0),
         "weights": _with(targets.weights, 0),
     }
     for name, sizes in _VARYING.items():
@@ -198,7 +200,7 @@ def unpack(batch: dict[str, Tensor]) -> tuple[Graph, Targets]:
         shifts=batch["shifts"].flatten(0, 1),
         even=True,
     )
-    return graph, Targets(batch["forces"], batch["stress"], batch["weights"])
+    return graph, Targets(batch["forces"], batch["stress"], batch["energy"], batch["weights"])
 
 
 def _reason(error: Exception) -> str:

@@ -26,10 +26,11 @@ _QUIET = 0.02
 
 @dataclass(frozen=True)
 class Targets:
-    """Forces (A, 3) and stress (S, 3, 3) to learn, and how much each structure counts (S,)."""
+    """What to learn: forces (A, 3), stress (S, 3, 3), E~ (S,); how much a structure counts (S,)."""
 
     forces: Tensor
     stress: Tensor
+    energy: Tensor
     weights: Tensor
 
 
@@ -149,11 +150,14 @@ class TrainingData:
         return max(force, 1e-8), max(spread, 1e-8)
 
     def _targets(self, part: Frames) -> Targets:
-        forces = torch.as_tensor(part.atom["force"], dtype=self.dtype, device=self.device)
-        stress = torch.as_tensor(part.structure["stress"], dtype=self.dtype, device=self.device)
-        weights = noise_weights(part, self._power) / self._mean_weight
+        def put(values: Rows) -> Tensor:
+            return torch.as_tensor(values, dtype=self.dtype, device=self.device)
+
         return Targets(
-            forces, stress, torch.as_tensor(weights, dtype=self.dtype, device=self.device)
+            put(part.atom["force"]),
+            put(part.structure["stress"]),
+            put(part.structure.get("energy", np.zeros(len(part)))),
+            put(noise_weights(part, self._power) / self._mean_weight),
         )
 
 
@@ -192,8 +196,12 @@ def pack(rows: Rows | Sequence[int], counts: Rows, limit: int) -> list[Rows]:
     return batches
 
 
-def check_labels(frames: Frames) -> tuple[float, float]:
+def check_labels(frames: Frames, *, energy: bool = False) -> tuple[float, float]:
     """Refuse frames without targets; give the radius and strength of their core repulsion.
+
+    Args:
+        frames: perturbed structures.
+        energy: whether E~ is among the targets.
 
     Raises:
         FramesError: a label is missing or of the wrong shape.
@@ -206,6 +214,10 @@ def check_labels(frames: Frames) -> tuple[float, float]:
         raise FramesError("the frames have no label 'stress' (S, 3, 3); run perturb on them first")
     if not (np.isfinite(force).all() and np.isfinite(stress).all()):
         raise FramesError("the target forces or stresses are not all finite; run perturb again")
+    if energy and "energy" not in frames.structure:
+        raise FramesError(
+            "the frames have no label 'energy'; run perturb again, or set 'energy_weight' to 0"
+        )
     core = []
     for name in ("core_scale", "core_strength"):
         values = np.unique(frames.structure.get(name, np.zeros(0)))

@@ -11,6 +11,9 @@ from aiida_rm.engine.neighbors import Graph
 from aiida_rm.engine.potential import Potential, Prediction
 from aiida_rm.engine.training.data import Targets
 
+#: E~ per atom, in square angstrom, at which an error of this size counts as one of 100 %.
+SMALL_ENERGY = 0.02
+
 
 def squared_errors(prediction: Prediction, graph: Graph, targets: Targets) -> tuple[Tensor, Tensor]:
     """Squared errors of the forces (A,) and of the stress (S,); the latter 0 without a cell."""
@@ -19,13 +22,24 @@ def squared_errors(prediction: Prediction, graph: Graph, targets: Targets) -> tu
     return force, torch.where(graph.periodic, stress, torch.zeros_like(stress))
 
 
+def energy_errors(prediction: Prediction, graph: Graph, targets: Targets) -> Tensor:
+    """Squared relative errors of E~ per atom (S,), to which low energies matter as high ones do."""
+    ones = torch.ones_like(targets.forces[:, 0])
+    atoms = torch.zeros_like(targets.energy).index_add(0, graph.batch, ones).clamp(min=1)
+    wanted = targets.energy / atoms
+    relative = (prediction.energy / atoms - wanted) / (wanted + SMALL_ENERGY)
+    # What only fills a compiled batch has no weight.
+    return torch.where(targets.weights > 0, relative.square(), torch.zeros_like(relative))
+
+
 def weighted_loss(
     prediction: Prediction, graph: Graph, targets: Targets, factors: Tensor
 ) -> Tensor:
-    """Squared errors, summed with the structures' weights, times the factors (2,) of both kinds."""
+    """Sum of the errors times the factors (3,): of forces, by structures' weights, stress, E~."""
     force, stress = squared_errors(prediction, graph, targets)
     weighted = force * targets.weights.index_select(0, graph.batch)
-    loss: Tensor = factors[0] * weighted.sum() + factors[1] * stress.sum()
+    energy = energy_errors(prediction, graph, targets)
+    loss: Tensor = torch.stack([weighted.sum(), stress.sum(), energy.sum()]) @ factors
     return loss
 
 

@@ -44,7 +44,7 @@ from aiida_rm.engine.training.digest import training_digest
 from aiida_rm.engine.training.distributed import Team
 from aiida_rm.engine.training.held_out import held_out
 from aiida_rm.engine.training.loader import Loader
-from aiida_rm.engine.training.loss import add_gradient, squared_errors
+from aiida_rm.engine.training.loss import add_gradient, energy_errors, squared_errors
 from aiida_rm.engine.training.model import first_model
 from aiida_rm.engine.training.progress import Metrics, Pace, Progress
 from aiida_rm.engine.training.ranking import energy_percentiles
@@ -53,7 +53,7 @@ from aiida_rm.engine.training.state import load_state, save_state
 #: Metrics that are means over the batches of an epoch.
 _MEANS = ("loss", "gradient_norm", "clipped", "learning_rate")
 #: What the errors of a set of structures are made of.
-_SUMS = ("atoms", "cells", "force", "stress", "weighted")
+_SUMS = ("structures", "atoms", "cells", "force", "stress", "energy", "weighted")
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class Trainer:
         if settings.draw == "fresh":
             self.copies = Copies(frames, settings.recipe)
             frames = self.copies.all_of(epoch=0)
-        core = check_labels(frames)
+        core = check_labels(frames, energy=settings.energy_weight > 0)
         self.device = pick_device(settings.device)
         self.dtype = getattr(torch, settings.dtype)
         reach = max(settings.cutoff, largest_core(frames.numbers, core[0]))
@@ -261,12 +261,13 @@ class Trainer:
         self._say(f"{found}; going on from the weights of epoch {p.best_epoch} {way}")
 
     def _factors(self, rows: Rows) -> Tensor:
-        """Of the squared errors of forces and stress of a batch: a mean, over the variance."""
+        """Of the errors of a batch: a mean, over the variance for forces and stress."""
         s = self.settings
         atoms, cells = int(self.data.counts[rows].sum()), int(self.data.periodic[rows].sum())
         factors = [
             s.force_weight / (atoms * self.scales[0]),
             s.stress_weight / (max(cells, 1) * self.scales[1]),
+            s.energy_weight / len(rows),
         ]
         return torch.tensor(factors, dtype=self.dtype, device=self.device)
 
@@ -294,12 +295,16 @@ class Trainer:
         Returns:
             ``validation_loss`` is what training makes small, weights by noise included;
             ``force_error`` and ``stress_error``: squared error over the variance of the target (1:
-            as good as predicting none); ``force_rmse`` (per component), ``stress_rmse``.
+            as good as predicting none); ``force_rmse`` (per component), ``stress_rmse``;
+            ``energy_error``, where it is learnt: squared relative error of E~ per atom.
         """
         s, sums = self.settings, dict.fromkeys(_SUMS, 0.0)
         for some in pack(rows, self.data.counts, 4 * s.batch_atoms):
             for graph, targets in self.data.parts(self._own(some), self.limit):
-                found = squared_errors(self.average(graph), graph, targets)
+                prediction = self.average(graph)
+                found = squared_errors(prediction, graph, targets)
+                sums["structures"] += float(graph.n_structures)
+                sums["energy"] += float(energy_errors(prediction, graph, targets).sum())
                 sums["atoms"] += float(len(found[0]))
                 sums["cells"] += float(graph.periodic.sum())
                 sums["force"] += float(found[0].sum())
@@ -309,11 +314,15 @@ class Trainer:
         total = dict(zip(_SUMS, self.team.sum(sums[name] for name in _SUMS), strict=True))
         atoms, cells = max(total["atoms"], 1.0), max(total["cells"], 1.0)
         force, stress = total["force"] / atoms, total["stress"] / cells
+        energy = total["energy"] / max(total["structures"], 1.0)
         loss = s.force_weight * total["weighted"] / atoms / self.scales[0]
         return {
-            "validation_loss": loss + s.stress_weight * stress / self.scales[1],
+            "validation_loss": loss
+            + s.stress_weight * stress / self.scales[1]
+            + s.energy_weight * energy,
             "force_error": force / self.scales[0],
             "stress_error": stress / self.scales[1],
+            **({"energy_error": energy} if s.energy_weight else {}),
             "force_rmse": math.sqrt(force / 3),
             "stress_rmse": math.sqrt(stress / 9),
         }
