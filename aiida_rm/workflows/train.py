@@ -168,6 +168,7 @@ class TrainWorkChain(ProtocolMixin, BaseRestartWorkChain):
             self.report(f"{_name(node)} made no progress beyond step {state.step}; stopping")
             return self._stop(exit_with(self, "ERROR_NO_PROGRESS", step=state.step))
         self.ctx.inputs.state = state
+        self.ctx.unlucky = False  # long trainings meet bad luck more than once
         self._do_not_count()
         self.report(
             f"{_name(node)} was cut short{_monitor(node)} at epoch {state.epoch}, "
@@ -247,7 +248,7 @@ class TrainWorkChain(ProtocolMixin, BaseRestartWorkChain):
 
     @process_handler(priority=300)
     def handle_unlucky(self, node: orm.CalcJobNode) -> ProcessHandlerReport | None:
-        """Outputs are missing and nobody knows why: run the same again, once."""
+        """Outputs are missing and nobody knows why: run the same again, once without progress."""
         if not (unlucky(node) or ended_by(node, SILENT)) or self.ctx.unlucky:
             return None
         self.ctx.unlucky = True

@@ -144,6 +144,15 @@ def test_bad_luck_is_tried_once_more(chain: Any, inspect: Any, status: int) -> N
     assert f"[{status}] as the parser said" in code.message
 
 
+def test_bad_luck_may_come_again_after_progress(chain: Any, inspect: Any, state_at: Any) -> None:
+    """A training of weeks loses more than one node before a checkpoint."""
+    for step in (10, 20):
+        assert inspect(140).status == 0
+        assert inspect(400, state_at(step)).status == 0
+    assert chain.should_run_process()
+    assert chain.ctx.inputs.state.step == 20
+
+
 @pytest.mark.parametrize("status", [102, 201, 202, 203, 204, 306])
 def test_the_hopeless_is_handed_on(inspect: Any, status: int) -> None:
     code = inspect(status)
