@@ -122,3 +122,25 @@ def test_a_stage_without_structures_ends_it_with_what_there_is(
     assert code.status == status
     assert "as it said" in code.message
     assert {"dataset", "potential"} <= {*loop.outputs}
+
+
+@pytest.mark.parametrize(
+    ("stop", "why"),
+    [
+        ({"min_accepted": 1, "patience": 2}, "each of the last 2 rounds accepted fewer than 1"),
+        ({"min_accepted": 1, "patience": 3}, ""),
+        ({"recovered": 1.0}, "1 of 1 known structures were found"),
+    ],
+)
+def test_what_an_earlier_loop_found_counts(
+    stop: dict[str, Any], why: str, start: Any, diamond_frames: Frames
+) -> None:
+    """As in one long loop; but who goes on gets a round at least."""
+    row = {"accepted": 0, "yield": 0.0, "matches": {"diamond": 1}}
+    known = FramesData(diamond_frames)
+    loop = start(stop=stop, known=known, first_round=2, earlier={"round_01": orm.Dict(row)})
+    assert loop.should_run_round()
+    assert loop.ctx.why == ""
+    loop.ctx.table = {"round_02": orm.Dict({"accepted": 0, "yield": 0.0}).store()}
+    assert loop.should_run_round() == (not why)
+    assert why in loop.ctx.why
