@@ -212,7 +212,8 @@ def _number(value: Any) -> float | None:
 
 def _finite(function: Any, values: Any) -> float | None:
     """A number of those values that are finite; None where there is none."""
-    finite = values[np.isfinite(values)] if values is not None else []
+    numbers = values is not None and values.dtype.kind in "iuf"
+    finite = values[np.isfinite(values)] if numbers else []
     return float(function(finite)) if len(finite) else None
 
 

@@ -77,7 +77,9 @@ def test_what_a_job_says_of_itself_is_foreign(
     training: dict[str, Any], scores: dict[str, Any], diamond_frames: Frames
 ) -> None:
     """Its files are; no round and no table fails for it."""
-    given, scored = FramesData(diamond_frames), FramesData(jobs.scored(diamond_frames))
+    labels = {"energy_per_atom": ["low"], "uncertainty": [[0.1, np.nan]]}
+    given = FramesData(diamond_frames)
+    scored = FramesData(jobs.scored(diamond_frames.with_labels(structure=labels)))
     nodes = {"dataset": given, "scored": scored}
     good = {"summary": {"valid": 1, "matches": {"diamond": 2}}}
     first = describe_round(orm.Int(1), training=orm.Dict(), scores=orm.Dict(good), **nodes)
