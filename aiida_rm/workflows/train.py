@@ -34,6 +34,8 @@ from aiida_rm.workflows.protocols import ProtocolMixin, kinds_of, merge, need
 CUT_SHORT = (400, 403, 404)
 SCHEDULER_STOPS = (110, 120, 140)
 OUT_OF_MEMORY = (410, 110)
+#: It ended in time, but its state did not come back whole.
+STATE_MISSING = 307
 DIVERGED = (411,)
 MAX_HALVINGS = 2
 #: Workers were doubled so often: a GPU that still waits is left to it.
@@ -179,8 +181,10 @@ class TrainWorkChain(ProtocolMixin, BaseRestartWorkChain):
     @process_handler(priority=450)
     def handle_walltime_without_state(self, node: orm.CalcJobNode) -> ProcessHandlerReport | None:
         """The walltime did not suffice for a single checkpoint: more of the same is no use."""
-        if node.exit_status not in (120, 307) or "state" in node.outputs:
+        if node.exit_status not in (120, STATE_MISSING) or "state" in node.outputs:
             return None
+        if node.exit_status == STATE_MISSING and not self.ctx.unlucky:
+            return None  # it was written, and damaged since
         before = self.ctx.inputs.get("state")
         step = before.step if before is not None else 0
         self.report(f"{_name(node)} left no state; stopping")
@@ -249,7 +253,8 @@ class TrainWorkChain(ProtocolMixin, BaseRestartWorkChain):
     @process_handler(priority=300)
     def handle_unlucky(self, node: orm.CalcJobNode) -> ProcessHandlerReport | None:
         """Outputs are missing and nobody knows why: run the same again, once without progress."""
-        if not (unlucky(node) or ended_by(node, SILENT)) or self.ctx.unlucky:
+        lost = node.exit_status == STATE_MISSING or ended_by(node, SILENT)
+        if not (unlucky(node) or lost) or self.ctx.unlucky:
             return None
         self.ctx.unlucky = True
         self.report(f"{_name(node)} ended with {verdict(node)}; running it once more")
