@@ -66,7 +66,7 @@ def extract_structure(frames: FramesData, index: Int) -> StructureData | ExitCod
         return ERROR_NO_SUCH_STRUCTURE.format(index=str(position), last=str(len(frames) - 1))
     try:
         return to_structure(frames.get_frames(), position)
-    except (FramesError, ValueError) as error:
+    except (FramesError, ValueError, TypeError) as error:
         return ERROR_BAD_FRAMES.format(message=str(error))
 
 

@@ -22,6 +22,7 @@ import numpy as np
 from aiida.common import constants
 from aiida.orm import CifData, Group, Node, StructureData, TrajectoryData
 
+from aiida_rm.data.plain import plain_text
 from aiida_rm.engine.converters import from_ase, from_pymatgen, to_ase, to_pymatgen, write
 from aiida_rm.engine.elements import NUMBERS, SYMBOLS
 from aiida_rm.engine.errors import FramesError
@@ -103,12 +104,14 @@ def to_structure(frames: Frames, index: int) -> StructureData:
         symbol = SYMBOLS[number]
         if symbol not in _MASSES:
             raise FramesError(f"StructureData knows no element {symbol} (structure {index})")
-        extra: dict[str, Any] = {} if kinds is None else {"name": str(kinds[atom])}
+        extra: dict[str, Any] = {}
+        if kinds is not None:
+            extra["name"] = plain_text(str(kinds[atom]))
         if masses is not None:
             extra["mass"] = float(masses[atom])
         structure.append_atom(symbols=symbol, position=position.tolist(), **extra)
     if "name" in part.structure:
-        structure.label = str(part.structure["name"][0])[:255]
+        structure.label = plain_text(str(part.structure["name"][0]))[:255]
     return structure
 
 

@@ -6,7 +6,8 @@ Labels with more than one value a structure (``rdf``, ``stress``) are not listed
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 #: Of task generate.
 GENERATED: Final = {
@@ -115,3 +116,21 @@ VERDICTS: Final = {
     "verdict": "U",
     "note": "U",
 }
+
+
+def problem_of_labels(labels: Mapping[str, Any], kinds: Mapping[str, str]) -> str | None:
+    """Say which labels of structures are missing, or not one value a structure of their kind.
+
+    Args:
+        labels: arrays by name, which somebody else may have written.
+        kinds: what there should be, as in the tables above.
+    """
+    absent = [name for name in kinds if name not in labels]
+    if absent:
+        return f"the structures lack the labels {', '.join(absent)}"
+    wrong = [
+        name
+        for name, kind in kinds.items()
+        if labels[name].ndim != 1 or labels[name].dtype.kind.replace("u", "i") != kind
+    ]
+    return f"the labels {', '.join(wrong)} are of a wrong type" if wrong else None

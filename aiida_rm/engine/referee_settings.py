@@ -179,6 +179,8 @@ ENERGY_UNITS = {
     "kJ/mol": 0.0103642696562302,
 }
 FORMATS = ("extxyz", "xyz", "cif", "poscar")
+#: Endings of files of which nobody knows how large they become.
+PACKED = (".gz", ".zip")
 #: What aiida-shell calls its own files.
 RESERVED = ("stdout", "stderr", "status")
 
@@ -224,6 +226,11 @@ class ShellSettings:
                     f"'{name}' is '{file}'; give the name of a file in the command's folder, other "
                     f"than {', '.join(RESERVED)}"
                 )
+        if self.relaxed_file.lower().endswith(PACKED):
+            raise SettingsError(
+                f"'relaxed_file' is '{self.relaxed_file}'; have the command write it unpacked, for "
+                "what is packed may be of any size"
+            )
 
     def _check_arguments(self) -> None:
         found = []

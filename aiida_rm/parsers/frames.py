@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -11,12 +11,15 @@ from aiida_rm.data.frames import FramesData
 from aiida_rm.engine import files
 from aiida_rm.engine.errors import FramesError
 from aiida_rm.engine.frames import Frames
+from aiida_rm.engine.labels import problem_of_labels
 from aiida_rm.parsers.base import EngineParser
 
 
 class FramesParser(EngineParser):
     """A parser of a job whose output is a set of structures."""
 
+    #: Labels with one value a structure, and their kinds; labels with several.
+    KINDS: ClassVar[Mapping[str, str]] = {}
     STRUCTURE_LABELS: ClassVar[tuple[str, ...]] = ()
     ATOM_LABELS: ClassVar[tuple[str, ...]] = ()
 
@@ -51,4 +54,6 @@ class FramesParser(EngineParser):
     def _labels(self, frames: Frames) -> str | None:
         absent = [name for name in self.STRUCTURE_LABELS if name not in frames.structure]
         absent += [name for name in self.ATOM_LABELS if name not in frames.atom]
-        return f"the structures lack the labels {', '.join(absent)}" if absent else None
+        if absent:
+            return f"the structures lack the labels {', '.join(absent)}"
+        return problem_of_labels(frames.structure, self.KINDS)

@@ -9,7 +9,7 @@ import numpy as np
 from aiida_rm.data.frames import FramesData
 from aiida_rm.engine import files
 from aiida_rm.engine.frames import Frames
-from aiida_rm.engine.labels import COMMITTEE, GENERATED
+from aiida_rm.engine.labels import COMMITTEE, GENERATED, problem_of_labels
 from aiida_rm.engine.parts import load_parts
 from aiida_rm.parsers.frames import FramesParser
 
@@ -18,7 +18,7 @@ class GenerateParser(FramesParser):
     """Attach the structures that were finished, also of a job that was cut short."""
 
     TASK = "generate"
-    STRUCTURE_LABELS = tuple(GENERATED)
+    KINDS = GENERATED
 
     @property
     def has_committee(self) -> bool:
@@ -40,8 +40,8 @@ class GenerateParser(FramesParser):
 
     def check(self, frames: Frames) -> str | None:
         """A finished job has made what it was asked for, but for the impossible."""
-        absent = [name for name in COMMITTEE if name not in frames.structure]
-        if self.has_committee and (absent or "force_deviation" not in frames.atom):
+        strange = problem_of_labels(frames.structure, COMMITTEE) is not None
+        if self.has_committee and (strange or "force_deviation" not in frames.atom):
             return "they lack what the committee had to say; has the engine this plugin's version?"
         wanted = self.settings.n_structures
         found, asked = frames.structure["index"], self.settings.all_indices

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import numpy as np
 
 from aiida_rm.engine.frames import Frames
@@ -12,7 +15,8 @@ class PerturbParser(FramesParser):
     """Attach the perturbed structures with their targets: force, stress, energy."""
 
     TASK = "perturb"
-    STRUCTURE_LABELS = ("energy", "stress", "parent")
+    KINDS: ClassVar[Mapping[str, str]] = {"energy": "f", "parent": "i"}
+    STRUCTURE_LABELS = ("stress",)
     ATOM_LABELS = ("force",)
 
     def check(self, frames: Frames) -> str | None:
@@ -20,7 +24,7 @@ class PerturbParser(FramesParser):
         frames.check()
         parents = frames.structure["parent"]
         count = len(self.node.inputs.frames.get_frames())
-        if parents.dtype.kind not in "iu" or parents.min() < 0 or parents.max() >= count:
+        if parents.min() < 0 or parents.max() >= count:
             return f"the label parent points outside the {count} structures of the input"
         if not np.isfinite(frames.atom["force"]).all():
             return "a target force is not a finite number"

@@ -14,7 +14,7 @@ class RelaxParser(FramesParser):
     """Attach the relaxed structures with energies and verdicts, row by row as given."""
 
     TASK = "relax"
-    STRUCTURE_LABELS = tuple(RELAXED)
+    KINDS = RELAXED
 
     def check(self, frames: Frames) -> str | None:
         """The structures must be those of the input, in its order."""

@@ -13,10 +13,11 @@ from aiida.engine import ExitCode, calcfunction
 from aiida.orm import Dict, List, SinglefileData, Str
 
 from aiida_rm.data.frames import FramesData
+from aiida_rm.data.plain import plain_text
 from aiida_rm.engine.converters import write
 from aiida_rm.engine.errors import FramesError
 from aiida_rm.engine.frames import Frames
-from aiida_rm.engine.labels import JUDGED
+from aiida_rm.engine.labels import JUDGED, problem_of_labels
 from aiida_rm.engine.scoring.displacement import moved_rmsd
 from aiida_rm.referees.base import CONVERGED, FAILED
 from aiida_rm.referees.hull import above_hull
@@ -28,6 +29,8 @@ FILES = {
     "cif": "structure.cif",
     "poscar": "POSCAR",
 }
+#: Letters of a verdict or a note, which a job wrote.
+MAX_TEXT = 1000
 #: Reasons in the summary; the rest is in the labels.
 MAX_REASONS = 20
 
@@ -98,8 +101,8 @@ def gather_verdicts(
             if not np.array_equal(new.numbers, old.numbers):
                 verdicts[row] = f"{FAILED}the run brought back another structure"
                 continue
-            verdicts[row] = str(new.structure["verdict"][0])
-            notes[row] = str(new.structure["note"][0])
+            verdicts[row] = plain_text(str(new.structure["verdict"][0]))[:MAX_TEXT]
+            notes[row] = plain_text(str(new.structure["note"][0]))[:MAX_TEXT]
             energies[row] = new.structure["energy"][0]
             if not np.isfinite(energies[row]):
                 continue
@@ -148,15 +151,11 @@ def _energies_of(frames: Frames, label: str) -> Any:
 
 def check_judged(frames: Frames, n_rows: int) -> str | None:
     """Say why structures cannot be those of a referee's run on so many rows, or None."""
-    missing = [name for name in JUDGED if name not in frames.structure]
-    if missing:
-        return f"the judged structures lack the labels {', '.join(missing)}"
-    kinds = {name: frames.structure[name].dtype.kind for name in JUDGED}
-    wrong = [name for name, kind in JUDGED.items() if kinds[name] != kind]
-    if wrong:
-        return f"the labels {', '.join(wrong)} are of a wrong type"
+    optional = {"relaxed": "b"} if "relaxed" in frames.structure else {}
+    if problem := problem_of_labels(frames.structure, {**JUDGED, **optional}):
+        return problem
     rows = frames.structure["row"]
-    if len(np.unique(rows)) != len(rows) or rows.min() < 0 or rows.max() >= n_rows:
+    if len(np.unique(rows)) != len(rows) or not np.isin(rows, np.arange(n_rows)).all():
         return f"the label row does not count within the {n_rows} structures of the run"
     return None
 

@@ -95,6 +95,8 @@ def read_structure(path: Path, given: Frames) -> Frames | str:
     """What a program relaxed, or why it cannot be used."""
     if path.is_symlink() or not path.is_file():
         return f"the relaxed structure '{path.name}' did not come back"
+    if path.stat().st_size > MAX_OUTPUT_BYTES:
+        return f"the relaxed structure '{path.name}' is no structure: it is much too large"
     try:
         frames = read_dataset(path).frames.without_labels()
         frames.check()
@@ -103,11 +105,10 @@ def read_structure(path: Path, given: Frames) -> Frames | str:
     last = frames[len(frames) - 1]
     if not np.array_equal(last.numbers, given.numbers):
         return "the relaxed structure has other atoms, or in another order"
-    if given.pbc.any():
-        if not last.pbc.any():
-            return "the relaxed structure has no cell; give a file that holds it"
-        return Frames(given.numbers, last.positions, last.cells, given.pbc, given.ptr)
-    return Frames(given.numbers, last.positions, given.cells, given.pbc, given.ptr)
+    if given.pbc.any() and not last.pbc.any():
+        return "the relaxed structure has no cell; give a file that holds it"
+    cells = last.cells if given.pbc.any() else given.cells
+    return Frames(given.numbers, last.positions, cells, given.pbc, given.ptr)
 
 
 def output_text(folder: Path, name: str = ShellJob.FILENAME_STDOUT) -> str:

@@ -31,6 +31,7 @@ def continued_inputs(loop: orm.WorkChainNode, rounds: int | None) -> dict[str, A
     inputs = inputs_of(loop)
     inputs["dataset"], inputs["first_round"] = left.dataset, left.first_round
     inputs["rounds"] = rounds if rounds is not None else left.rounds
+    inputs["earlier"] = {**inputs.get("earlier", {}), **left.rows}
     if left.potential is not None:
         warm = bool(loop.inputs.warm_start)
         inputs["train"]["train"]["potential"] = left.potential if warm else None
@@ -48,6 +49,7 @@ class Rest:
         committee: those that were trained beside it, by name.
         first_round: the number of the next round.
         rounds: so many the loop had left.
+        rows: of its whole rounds, as they stand in its table.
     """
 
     dataset: FramesData
@@ -55,6 +57,7 @@ class Rest:
     committee: dict[str, PotentialData]
     first_round: int
     rounds: int
+    rows: dict[str, orm.Dict]
 
 
 def rest_of(loop: orm.WorkChainNode) -> Rest:
@@ -62,6 +65,7 @@ def rest_of(loop: orm.WorkChainNode) -> Rest:
     links = loop.base.links.get_outgoing(link_type=(LinkType.CALL_WORK, LinkType.CALL_CALC)).all()
     stages = {link.link_label: link.node for link in links}
     merged = [link.node for link in links if link.node.process_label == "merge_frames"]
+    described = [link.node for link in links if link.node.process_label == "describe_round"]
     first = loop.inputs.first_round.value
     number, dataset, potential = first, loop.inputs.dataset, None
     committee: dict[str, PotentialData] = {}
@@ -83,7 +87,13 @@ def rest_of(loop: orm.WorkChainNode) -> Rest:
             if label.startswith(beside) and node.is_finished_ok
         }
         number += 1
-    return Rest(dataset, potential, committee, number, first + loop.inputs.rounds.value - number)
+    rows = {
+        f"round_{node.inputs.number.value:02d}": node.outputs.result
+        for node in described
+        if node.is_finished_ok and node.inputs.number.value < number
+    }
+    left = first + loop.inputs.rounds.value - number
+    return Rest(dataset, potential, committee, number, left, rows)
 
 
 def inputs_of(node: orm.WorkChainNode) -> dict[str, Any]:

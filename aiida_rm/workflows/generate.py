@@ -27,6 +27,8 @@ MAX_JOBS = 1000
 STRUCTURES_MISSING = 701
 #: Jobs without a single new structure in a row before the missing ones are given up.
 MAX_TRIES = 2
+#: Letters of what a job says of why it failed.
+MAX_REASON = 500
 #: No sensible start was found.
 IMPOSSIBLE = 205
 #: No engine, bad input and an impossible search end alike however often one tries.
@@ -202,8 +204,9 @@ class GenerateWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
                 self.ctx.done[self._run_of(key)] = node.outputs.frames
                 if "results" in node.outputs:
                     self.out(f"results.{self._run_of(key)}", node.outputs.results)
-                    summary = node.outputs.results.get_dict().get("summary") or {}
-                    self.ctx.why = summary.get("why_impossible") or self.ctx.why
+                    why = node.outputs.results.get_dict()["summary"].get("why_impossible")
+                    if isinstance(why, str):  # it is foreign
+                        self.ctx.why = why[:MAX_REASON] or self.ctx.why
             if node.is_finished_ok:
                 continue
             if self.ctx.runs[key] > 1 and node.exit_status == IMPOSSIBLE:

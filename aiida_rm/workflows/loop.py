@@ -312,10 +312,13 @@ class LoopWorkChain(CommitteeMixin, CleaningMixin, ProtocolMixin, WorkChain):
         asked = query.first(flat=True)
         if asked:
             return "asked to stop" + (f": {asked}" if isinstance(asked, str) else "")
+        if not self.ctx.table:  # who goes on wants a round at least
+            return ""
         settings = parse_settings(StopSettings, self.inputs.stop.get_dict())
         known = self.inputs.get("known")
         names = {*known.get_frames().structure["name"].tolist()} if known is not None else ()
-        rows = [self.ctx.table[key].get_dict() for key in sorted(self.ctx.table)]
+        table = {**self.inputs.get("earlier", {}), **self.ctx.table}
+        rows = [table[key].get_dict() for key in sorted(table)]
         return why_stop(rows, settings, len(names))
 
     @property

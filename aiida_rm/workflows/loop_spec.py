@@ -61,6 +61,14 @@ def _define_inputs(spec: ProcessSpec) -> None:
         help="When to end before the last round; `aiida-rm knobs stop` lists the criteria. The "
         "extra `stop` of the running loop's node ends it after the round, too.",
     )
+    spec.input_namespace(
+        "earlier",
+        dynamic=True,
+        required=False,
+        valid_type=orm.Dict,
+        help="Rows of the rounds before the first one, `round_01` and so on: `stop` looks at them, "
+        "too (get_builder_from_loop).",
+    )
     spec.input(
         "warm_start",
         valid_type=orm.Bool,

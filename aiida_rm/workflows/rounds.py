@@ -107,19 +107,20 @@ def describe_round(
         "generated": len(scored),
         **_times(training.get_dict(), [node.get_dict() for node in searches.values()]),
     }
-    told = scores.get_dict().get("summary") or {}
+    told = _table(scores.get_dict(), "summary")
     for name in ("converged", "valid", "unique", "novel"):
-        row[name] = told.get(name)
+        row[name] = _number(told.get(name))
     row["accepted"] = len(accepted) if accepted is not None else 0
     row["yield"] = row["accepted"] / max(len(scored), 1)
     labels = scored.get_frames().structure
     row["lowest_energy_per_atom"] = _finite(np.min, labels.get("energy_per_atom"))
     row["median_uncertainty"] = _finite(np.median, labels.get("uncertainty"))
-    validation = (training.get_dict().get("summary") or {}).get("validation") or {}
-    row["force_error"] = validation.get("force_error")
+    validation = _table(training.get_dict(), "summary", "validation")
+    row["force_error"] = _number(validation.get("force_error"))
     if judged is not None:
         row |= _judged(judged)
-    row["matches"] = told.get("matches") or {}
+    found = _table(told, "matches")
+    row["matches"] = {name: count for name, count in found.items() if type(count) is int}
     return Dict(row)
 
 
@@ -186,16 +187,33 @@ def _judged(judged: FramesData) -> dict[str, Any]:
 
 def _times(training: Mapping[str, Any], searches: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Seconds of the jobs, where they say so."""
-    generating = [search["wall_seconds"] for search in searches if search.get("wall_seconds")]
+    seconds = [_number(search.get("wall_seconds")) for search in searches]
+    generating = [one for one in seconds if one]
     return {
-        "seconds_training": training.get("wall_seconds"),
+        "seconds_training": _number(training.get("wall_seconds")),
         "seconds_generating": sum(generating) if generating else None,
     }
 
 
+def _table(values: Mapping[str, Any], *path: str) -> dict[str, Any]:
+    """A table within what a job said of itself, which is foreign; empty where it is none."""
+    found: Any = values
+    for name in path:
+        found = found.get(name)
+        if not isinstance(found, dict):
+            return {}
+    return dict(found)
+
+
+def _number(value: Any) -> float | None:
+    """What is a number, in what a job said; None otherwise."""
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
 def _finite(function: Any, values: Any) -> float | None:
     """A number of those values that are finite; None where there is none."""
-    finite = values[np.isfinite(values)] if values is not None else []
+    numbers = values is not None and values.dtype.kind in "iuf"
+    finite = values[np.isfinite(values)] if numbers else []
     return float(function(finite)) if len(finite) else None
 
 

@@ -34,6 +34,8 @@ from aiida_rm.workflows.protocols import ProtocolMixin, kinds_of, merge, need
 CUT_SHORT = (400, 403, 404)
 SCHEDULER_STOPS = (110, 120, 140)
 OUT_OF_MEMORY = (410, 110)
+#: It ended in time, but its state did not come back whole.
+STATE_MISSING = 307
 DIVERGED = (411,)
 MAX_HALVINGS = 2
 #: Workers were doubled so often: a GPU that still waits is left to it.
@@ -168,6 +170,7 @@ class TrainWorkChain(ProtocolMixin, BaseRestartWorkChain):
             self.report(f"{_name(node)} made no progress beyond step {state.step}; stopping")
             return self._stop(exit_with(self, "ERROR_NO_PROGRESS", step=state.step))
         self.ctx.inputs.state = state
+        self.ctx.unlucky = False  # long trainings meet bad luck more than once
         self._do_not_count()
         self.report(
             f"{_name(node)} was cut short{_monitor(node)} at epoch {state.epoch}, "
@@ -178,8 +181,10 @@ class TrainWorkChain(ProtocolMixin, BaseRestartWorkChain):
     @process_handler(priority=450)
     def handle_walltime_without_state(self, node: orm.CalcJobNode) -> ProcessHandlerReport | None:
         """The walltime did not suffice for a single checkpoint: more of the same is no use."""
-        if node.exit_status not in (120, 307) or "state" in node.outputs:
+        if node.exit_status not in (120, STATE_MISSING) or "state" in node.outputs:
             return None
+        if node.exit_status == STATE_MISSING and not self.ctx.unlucky:
+            return None  # it was written, and damaged since
         before = self.ctx.inputs.get("state")
         step = before.step if before is not None else 0
         self.report(f"{_name(node)} left no state; stopping")
@@ -247,8 +252,9 @@ class TrainWorkChain(ProtocolMixin, BaseRestartWorkChain):
 
     @process_handler(priority=300)
     def handle_unlucky(self, node: orm.CalcJobNode) -> ProcessHandlerReport | None:
-        """Outputs are missing and nobody knows why: run the same again, once."""
-        if not (unlucky(node) or ended_by(node, SILENT)) or self.ctx.unlucky:
+        """Outputs are missing and nobody knows why: run the same again, once without progress."""
+        lost = node.exit_status == STATE_MISSING or ended_by(node, SILENT)
+        if not (unlucky(node) or lost) or self.ctx.unlucky:
             return None
         self.ctx.unlucky = True
         self.report(f"{_name(node)} ended with {verdict(node)}; running it once more")

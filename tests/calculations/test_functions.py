@@ -101,6 +101,16 @@ def test_extract_structure_out_of_range(index):
     failed(*outcome, 206, f"Structure {index} does not exist", "0..5")
 
 
+def test_extract_structure_with_labels_of_strangers(diamond_frames):
+    """No database of AiiDA's takes a NUL, and a mass is one number."""
+    labels = {"structure": {"name": ["a\0b"]}, "atom": {"kind": ["C\0x", "C\ud800"]}}
+    result = functions.extract_structure(FramesData(diamond_frames.with_labels(**labels)), 0)
+    assert result.label == "ab"
+    assert [kind.name for kind in result.kinds] == ["Cx", "C?"]
+    masses = diamond_frames.with_labels(atom={"mass": [[1.0, 2.0]] * 2})
+    failed(*functions.extract_structure.run_get_node(FramesData(masses), orm.Int(0)), 202)
+
+
 def test_structures_there_and_back():
     first, second = structure("Fe", "one"), structure("Cu", "two")
     frames = functions.frames_from_structures(x=first, y=second)

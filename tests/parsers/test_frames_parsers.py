@@ -283,6 +283,45 @@ def test_what_a_committee_says_must_be_there(
         assert "they lack what the committee had to say" in code.message
 
 
+@every_task
+@pytest.mark.parametrize("change", [["a word"], [[0.5, 0.5]]])
+def test_labels_are_of_their_kinds(case: tuple[Any, Frames], change: list[Any]) -> None:
+    """Or the next step, which computes with them, would fail for it."""
+    job, frames = case
+    name = {"score": "density"}.get(job.task, "energy")
+    wrong = frames.with_labels(structure={name: change * len(frames)})
+    outputs, code = fill((job, wrong)).parse()
+    assert code.status == 304
+    assert f"the labels {name} are of a wrong type" in code.message
+    assert "frames" not in outputs
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({}, ""),
+        ({"energy": [0.2]}, "the labels energy are not those of the input"),
+        ({"index": ["0"]}, "the labels index are not those of the input"),
+        (None, "the structures are not those of the input"),
+    ],
+)
+def test_score_leaves_the_structures_alone(
+    change: dict[str, Any] | None, says: str, make_job: Any, diamond_frames: Frames
+) -> None:
+    frames = generated(diamond_frames).with_labels(structure={"a": [np.nan], "valid": [False]})
+    job = make_job("score", {"frames": FramesData(frames)})
+    came = scored(frames)
+    if change is None:
+        came = Frames(came.numbers, came.positions + 1, *_rest(came))
+    _, code = fill((job, came.with_labels(structure=change or {}))).parse()
+    assert code.status == (304 if says else 0)
+    assert says in (code.message or "")
+
+
+def _rest(frames: Frames) -> tuple[Any, ...]:
+    return frames.cells, frames.pbc, frames.ptr, frames.structure, frames.atom
+
+
 def test_score_refuses_other_structures(make_job: Any, diamond_frames: Frames) -> None:
     job = make_job("score", {"frames": FramesData(diamond_frames)})
     other = scored(generated(diamond_frames.select([0, 0])))
@@ -297,6 +336,8 @@ def test_score_refuses_other_structures(make_job: Any, diamond_frames: Frames) -
         ({}, ""),
         ({"row": [1]}, "row does not count within the 1 structures"),
         ({"energy": [1]}, "the labels energy are of a wrong type"),
+        ({"relaxed": [1]}, "the labels relaxed are of a wrong type"),
+        ({"verdict": [["converged", ""]]}, "the labels verdict are of a wrong type"),
         (None, "lack the labels row, energy, verdict, note, steps, fmax"),
     ],
 )

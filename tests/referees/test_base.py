@@ -7,13 +7,14 @@ from importlib.metadata import EntryPoint
 from typing import Any
 
 import pytest
+from aiida import orm
 
 from aiida_rm.data.frames import FramesData
 from aiida_rm.engine.errors import SettingsError
 from aiida_rm.engine.frames import Frames
 from aiida_rm.engine.knobs import knob
 from aiida_rm.referees import base
-from aiida_rm.referees.functions import check_judged
+from aiida_rm.referees.functions import MAX_TEXT, check_judged, gather_verdicts
 
 EMT = {"calculator": "ase.calculators.emt:EMT"}
 
@@ -100,3 +101,16 @@ def test_a_variable_of_the_users_own_leaves_the_number_of_threads(
 def test_a_number_of_threads_may_be_a_number() -> None:
     given = {"environment_variables": {"OMP_NUM_THREADS": 4}, "max_wallclock_seconds": 100}
     assert "ulimit -S -t 360" in base.load_referee("xtb")({}).options(given)["prepend_text"]
+
+
+def test_words_of_a_run_are_foreign(molecule_frames: Frames) -> None:
+    """They go into the database, which takes no NUL, and not all that a job may write."""
+    one = molecule_frames.select([0])
+    said = {"row": [0], "energy": [1.0], "verdict": ["a\0b"], "note": ["x" * 5000]}
+    told = orm.Dict({"rows": {"row_000000": [0]}, "verdicts": {}})
+    run = FramesData(one.with_labels(structure=said))
+    made = gather_verdicts(FramesData(one), orm.Str("xtb"), told, row_000000=run)
+    found = made["frames"].get_frames().structure
+    assert found["xtb_verdict"][0] == "ab"
+    assert len(found["xtb_note"][0]) == MAX_TEXT
+    assert made["results"]["reasons"] == [["ab", 1]]

@@ -15,8 +15,10 @@ from ase.calculators import emt
 
 from aiida_rm.data.frames import FramesData
 from aiida_rm.engine.converters import from_ase
+from aiida_rm.referees.programs import MAX_OUTPUT_BYTES, read_structure
 from aiida_rm.referees.shell import find_energy
 from aiida_rm.workflows.judge import JudgeWorkChain
+from tests.foreign.watch import watched
 
 ENERGY = r"energy = (\S+)"
 #: A program that knows nothing of this project.
@@ -128,6 +130,22 @@ def test_energies(text: str, expected: float | str) -> None:
     assert find_energy(text, ENERGY, "eV") == expected
 
 
+def test_what_is_relaxed_is_foreign(tmp_path: Path) -> None:
+    """It is not read where it cannot be of the structure that was given."""
+    given = from_ase([bulk("Cu")])
+    path = tmp_path / "out.extxyz"
+    with path.open("wb") as handle:
+        handle.truncate(MAX_OUTPUT_BYTES + 1)
+    with watched(10_000_000):
+        assert "is much too large" in read_structure(path, given)
+    path.write_text("1\nProperties=species:S:1:pos:R:3:x:R:50000000\nCu 0 0 0\n")
+    with watched(10_000_000):
+        assert "cannot be read" in read_structure(path, given)
+    path.unlink()
+    path.symlink_to("/etc/hostname")
+    assert "did not come back" in read_structure(path, given)
+
+
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
@@ -141,6 +159,7 @@ def test_energies(text: str, expected: float | str) -> None:
         ({"arguments": ["{structure}", ">"]}, "output is always kept"),
         ({"energy_unit": "mHa"}, "'energy_unit' is 'mHa', must be one of eV"),
         ({"relaxed_file": "../x"}, "'relaxed_file' is '../x'; give the name of a file in"),
+        ({"relaxed_file": "out.xyz.gz"}, "'relaxed_file' is 'out.xyz.gz'; .* write it unpacked"),
         ({"energy_file": "stdout"}, "other than stdout"),
         ({"format": "xyz"}, r"structure 0 \(Cu4\) is periodic, which the format xyz does not"),
     ],

@@ -145,6 +145,10 @@ def test_from_one_diamond_to_new_structures(engine_code: Any, diamond_frames: Fr
     assert all(job.base.caching.is_created_from_cache for job in jobs_of(on))
     assert [row["round"] for row in more["rounds"]["rounds"]] == [2]
     assert len(more["dataset"]) == len(final)
+    # through both loops, and jobs that never ran again
+    walk = ancestors(extract_structure(more["accepted"], orm.Int(0)))
+    assert {diamond.uuid, replay.outputs.potential.uuid} <= walk
+    assert [*LoopWorkChain.get_builder_from_loop(on, rounds=1).earlier] == ["round_01", "round_02"]
     with pytest.raises(ValueError, match="went all its rounds; say how many"):
         LoopWorkChain.get_builder_from_loop(node)
 
@@ -176,6 +180,8 @@ def test_a_loop_that_broke_goes_on_after_its_last_whole_round(
     assert builder.train.train.potential.uuid == potential.uuid
     accepted = rounds["round_01_validate"].outputs.accepted
     assert len(builder.dataset) == 1 + len(accepted)
+    assert [*builder.earlier] == ["round_01"]
+    assert builder.earlier["round_01"]["accepted"] == len(accepted)
     with pytest.raises(ValueError, match="is a TrainWorkChain, no loop"):
         LoopWorkChain.get_builder_from_loop(rounds["round_01_train"])
 

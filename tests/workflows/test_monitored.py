@@ -129,3 +129,8 @@ def test_a_gpu_that_waits_gets_more_workers(train: Any) -> None:
     assert second.inputs.settings["workers"] == 2
     assert second.inputs.settings.creator.process_label == "with_more_workers"
     assert len(outputs["learning_curves"].get_array("loss")) == EPOCHS
+    # The same potential as that of a training which nothing befalls: the script has done its worst.
+    undisturbed, node = train(WAITS_ONCE, {}, EPOCHS)
+    assert len(node.called) == 1
+    hashes = {one["potential"].base.repository.hash() for one in (outputs, undisturbed)}
+    assert len(hashes) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 from aiida import orm
 
 from aiida_rm.data.frames import FramesData
@@ -60,6 +61,41 @@ def test_a_row_says_what_the_round_found(diamond_frames: Frames) -> None:
         "seconds_training": 10.0,
         "seconds_generating": 3.5,
     }
+
+
+@pytest.mark.parametrize(
+    ("training", "scores"),
+    [
+        ({"summary": {"validation": [1]}}, {"summary": {"valid": {"a": 1}}}),
+        ({"summary": {"validation": {"force_error": "low"}}}, {"summary": {"matches": 3}}),
+        ({"summary": [], "wall_seconds": [1]}, {"summary": {"matches": [["diamond"]]}}),
+        ({"wall_seconds": True}, {"summary": {"matches": {"diamond": [1]}}}),
+        ({}, {"summary": "all is well"}),
+    ],
+)
+def test_what_a_job_says_of_itself_is_foreign(
+    training: dict[str, Any], scores: dict[str, Any], diamond_frames: Frames
+) -> None:
+    """Its files are; no round and no table fails for it."""
+    labels = {"energy_per_atom": ["low"], "uncertainty": [[0.1, np.nan]]}
+    given = FramesData(diamond_frames)
+    scored = FramesData(jobs.scored(diamond_frames.with_labels(structure=labels)))
+    nodes = {"dataset": given, "scored": scored}
+    good = {"summary": {"valid": 1, "matches": {"diamond": 2}}}
+    first = describe_round(orm.Int(1), training=orm.Dict(), scores=orm.Dict(good), **nodes)
+    second = describe_round(
+        orm.Int(2),
+        training=orm.Dict(training),
+        scores=orm.Dict(scores),
+        job_000=orm.Dict({"wall_seconds": {"a": 1}}),
+        **nodes,
+    )
+    told = second.get_dict()
+    assert told["matches"] == {}
+    assert told["valid"] is told["force_error"] is told["seconds_training"] is None
+    table = summarise_rounds(round_01=first, round_02=second).get_dict()
+    assert table["total"]["matches"] == {"diamond": 2}
+    assert table["total"]["valid"] == 1
 
 
 def test_the_table_adds_up() -> None:

@@ -97,10 +97,14 @@ def test_no_progress_stops_and_keeps_the_state(chain: Any, inspect: Any, state_a
     assert chain.outputs["state"].step == 100
 
 
-@pytest.mark.parametrize("status", [120, 307])
-def test_no_state_at_all_stops(chain: Any, inspect: Any, state_at: Any, status: int) -> None:
+@pytest.mark.parametrize("ends", [[120], [307, 307]])
+def test_no_state_at_all_stops(chain: Any, inspect: Any, state_at: Any, ends: list[int]) -> None:
+    """A state that was written and is not whole may be so the next time."""
     inspect(400, state_at(7))
-    code = inspect(status)
+    *before, last = ends
+    assert [inspect(status).status for status in before] == [0 for _ in before]
+    assert chain.ctx.inputs.state.step == 7
+    code = inspect(last)
     assert code.status == 310
     # what the segment before had reached is not lost
     assert chain.outputs["state"].step == 7
@@ -142,6 +146,15 @@ def test_bad_luck_is_tried_once_more(chain: Any, inspect: Any, status: int) -> N
     code = inspect(status)
     assert code.status == 311
     assert f"[{status}] as the parser said" in code.message
+
+
+def test_bad_luck_may_come_again_after_progress(chain: Any, inspect: Any, state_at: Any) -> None:
+    """A training of weeks loses more than one node before a checkpoint."""
+    for step in (10, 20):
+        assert inspect(140).status == 0
+        assert inspect(400, state_at(step)).status == 0
+    assert chain.should_run_process()
+    assert chain.ctx.inputs.state.step == 20
 
 
 @pytest.mark.parametrize("status", [102, 201, 202, 203, 204, 306])

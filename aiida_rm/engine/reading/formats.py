@@ -6,6 +6,7 @@ import csv
 import io
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -33,10 +34,32 @@ def xyz_items(path: Path, file: str) -> Iterator[Item]:
                 yield problem(file, where, trouble)
                 continue
             try:
-                atoms = ase.io.read(io.StringIO(text), format="extxyz")
+                parser = _comment_parser(text)
+                atoms = ase.io.read(io.StringIO(text), format="extxyz", properties_parser=parser)
                 yield Entry(file, where, record_of_ase(atoms))
             except Exception as error:  # noqa: BLE001 - whatever a foreign text makes ASE do
                 yield problem(file, where, error)
+
+
+def _comment_parser(text: str) -> Callable[[str], dict[str, Any]]:
+    """ASE's own of the comment of a frame, which believes no more columns than an atom has.
+
+    ASE makes room for all that are announced.
+    """
+    from ase.io.extxyz import key_val_str_to_dict
+
+    atoms = text.split("\n", 3)[2:3]
+
+    def parse(comment: str) -> dict[str, Any]:
+        found: dict[str, Any] = key_val_str_to_dict(comment)
+        announced = str(found.get("Properties", "")).split(":")[2::3]
+        columns = sum(max(int(count), 0) for count in announced)
+        there = len(atoms[0].split()) if atoms else 0
+        if columns > there:
+            raise FramesError(f"'Properties' has {columns} columns, its first atom {there}")
+        return found
+
+    return parse
 
 
 def _xyz_texts(stream: TextIO) -> Iterator[tuple[int, str, str]]:
@@ -156,7 +179,30 @@ def _ase_item(atoms: Any, file: str, index: int) -> Item:
 
 
 def _poscar_items(path: Path, file: str) -> Iterator[Item]:
-    return ase_items(path, file, "vasp")
+    if trouble := _poscar_problem(path):
+        yield problem(file, "entry 0", trouble)
+        return
+    yield from ase_items(path, file, "vasp")
+
+
+def _poscar_problem(path: Path) -> str:
+    """What is wrong with its numbers of atoms, for all of which ASE makes room; or nothing."""
+    with path.open(encoding="utf-8", errors="replace") as stream:
+        lines = [line.partition("!")[0].split() for line, _ in zip(stream, range(7), strict=False)]
+        rows = len(lines) + sum(1 for _ in stream)
+    for words in lines[5:]:  # after the names of the elements, which older files lack
+        count = sum(abs(int(word)) for word in takewhile(_is_whole, words))
+        if count > rows:
+            return f"it ends before the last of {count} atoms"
+    return ""
+
+
+def _is_whole(word: str) -> bool:
+    try:
+        int(word)
+    except ValueError:
+        return False
+    return True
 
 
 #: Readers of whole sets of structures, whose files name nothing.

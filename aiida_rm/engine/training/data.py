@@ -42,7 +42,8 @@ Part = tuple[Graph, Targets]
 class Limit:
     """How much of a batch a potential sees at once, which takes most of the memory.
 
-    The structures themselves, and the search for their pairs, are on the device for the whole batch.
+    The structures themselves, and the search for their pairs, are on the device for the whole
+    batch.
 
     Attributes:
         edges: pairs of neighbours in a part, at most (one structure at least); 0: no limit.

@@ -23,6 +23,7 @@ from aiida_rm.engine.errors import FramesError
 from aiida_rm.engine.readers import Dataset, read_dataset
 from aiida_rm.engine.reading import formats
 from tests.engine.reading.test_cif import DISORDERED, salt
+from tests.foreign.watch import watched
 
 
 def carbon(count: int) -> list[Atoms]:
@@ -87,6 +88,40 @@ def test_broken_extxyz(extxyz: Path, change, left: list[int], message: str) -> N
     assert len(data.problems) == 1
     with pytest.raises(FramesError, match=message):
         read_dataset(extxyz, skip=False)
+
+
+CUBE = "C\n1.0\n3 0 0\n0 3 0\n0 0 3\n"
+HUGE = 50_000_000
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.xyz", f"1\nProperties=species:S:1:pos:R:3:x:R:{HUGE}\nC 0 0 0\n", "columns, its first"),
+        (
+            "a.xyz",
+            f"1\nProperties=species:S:1:y:R:-{HUGE}:x:R:{HUGE}:pos:R:3\nC 0 0 0\n",
+            "columns, its first atom 4",
+        ),
+        ("POSCAR", f"{CUBE}C\n{HUGE}\nDirect\n0 0 0\n", "before the last of 50000000 atoms"),
+        ("a.vasp", f"{CUBE}{HUGE} oops\nDirect\n0 0 0\n", "before the last of 50000000 atoms"),
+    ],
+)
+def test_no_room_is_made_for_what_is_not_there(
+    name: str, text: str, message: str, tmp_path: Path
+) -> None:
+    """Referees' files are read so as well, and they are foreign."""
+    path = dump(tmp_path / name, text)
+    with watched(10_000_000), pytest.raises(FramesError, match=message):
+        read_dataset(path)
+
+
+def test_columns_of_atoms_are_passed_over(tmp_path: Path) -> None:
+    text = "1\nProperties=species:S:1:pos:R:3:force:R:3:tag:I:1\nC 0 0 1 9 9 9 5\n"
+    frames = read_dataset(dump(tmp_path / "a.xyz", text)).frames
+    assert frames.positions.tolist() == [[0, 0, 1]]
+    old = read_dataset(dump(tmp_path / "POSCAR", f"{CUBE}2\nDirect\n0 0 0\n.5 .5 .5\n")).frames
+    assert old.formulas() == ["C2"]
 
 
 def test_a_flat_cell_is_refused(tmp_path: Path) -> None:
