@@ -32,6 +32,7 @@ from aiida_rm.engine.potential import Potential
 from aiida_rm.engine.readers import read_dataset
 from aiida_rm.engine.response import perturb
 from aiida_rm.engine.settings import PerturbSettings, TrainSettings, parse_settings
+from aiida_rm.engine.tasks import use_threads
 from aiida_rm.engine.training.trainer import Trainer
 from aiida_rm.workflows.loop import LoopWorkChain
 from aiida_rm.workflows.protocols import kinds_by
@@ -57,6 +58,7 @@ def main() -> int:
         frames = without_some(stable(given.dataset), given.hold_out)
         potential = Potential.load(given.begin) if given.begin else None
         recipe, knobs = settings(frames, given)
+        use_threads(knobs.threads)
         for number in range(given.refine + 1):
             seeds = {"seed": given.seed + number}
             potential = train(frames, replace(recipe, **seeds), replace(knobs, **seeds), potential)

@@ -35,11 +35,16 @@ def energy_errors(prediction: Prediction, graph: Graph, targets: Targets) -> Ten
 def weighted_loss(
     prediction: Prediction, graph: Graph, targets: Targets, factors: Tensor
 ) -> Tensor:
-    """Sum of the errors times the factors (3,): of forces, by structures' weights, stress, E~."""
+    """Errors, summed, times their factors: forces with the structures' weights, stress, and E~.
+
+    ``factors`` are (2,) where E~ is not learnt: it would cost a backward pass of its own.
+    """
     force, stress = squared_errors(prediction, graph, targets)
     weighted = force * targets.weights.index_select(0, graph.batch)
-    energy = energy_errors(prediction, graph, targets)
-    loss: Tensor = torch.stack([weighted.sum(), stress.sum(), energy.sum()]) @ factors
+    errors = [weighted.sum(), stress.sum()]
+    if len(factors) > len(errors):
+        errors.append(energy_errors(prediction, graph, targets).sum())
+    loss: Tensor = torch.stack(errors) @ factors
     return loss
 
 

@@ -267,8 +267,9 @@ class Trainer:
         factors = [
             s.force_weight / (atoms * self.scales[0]),
             s.stress_weight / (max(cells, 1) * self.scales[1]),
-            s.energy_weight / len(rows),
         ]
+        if s.energy_weight:
+            factors.append(s.energy_weight / len(rows))
         return torch.tensor(factors, dtype=self.dtype, device=self.device)
 
     def _compile(self, say: Callable[[str], None]) -> None:
@@ -304,7 +305,8 @@ class Trainer:
                 prediction = self.average(graph)
                 found = squared_errors(prediction, graph, targets)
                 sums["structures"] += float(graph.n_structures)
-                sums["energy"] += float(energy_errors(prediction, graph, targets).sum())
+                if s.energy_weight:
+                    sums["energy"] += float(energy_errors(prediction, graph, targets).sum())
                 sums["atoms"] += float(len(found[0]))
                 sums["cells"] += float(graph.periodic.sum())
                 sums["force"] += float(found[0].sum())

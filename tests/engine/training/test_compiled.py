@@ -69,10 +69,14 @@ def odd_ones() -> Frames:
 
 @ARCHITECTURES
 @pytest.mark.usefixtures("uncompiled")
+@pytest.mark.parametrize("energy_weight", [0.0, 0.5])
 @pytest.mark.parametrize("make", [crystals, molecules, odd_ones])
-def test_an_even_batch_is_the_same_batch(architecture: str, make: Callable[[], Frames]) -> None:
+def test_an_even_batch_is_the_same_batch(
+    architecture: str, make: Callable[[], Frames], energy_weight: float
+) -> None:
     said: list[str] = []
-    trainer = Trainer(make(), replace(SETTINGS, architecture=architecture, l_max=3))
+    knobs = {"architecture": architecture, "l_max": 3, "energy_weight": energy_weight}
+    trainer = Trainer(make(), replace(SETTINGS, **knobs))
     plain = trainer._add_gradient
     trainer._compile(said.append)
     even = trainer._add_gradient

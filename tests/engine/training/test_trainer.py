@@ -24,7 +24,7 @@ from aiida_rm.engine.training.data import (
     pack,
     split,
 )
-from aiida_rm.engine.training.loss import weighted_loss
+from aiida_rm.engine.training.loss import energy_errors, weighted_loss
 from aiida_rm.engine.training.trainer import Trainer, TrainOutcome, learning_rate
 
 
@@ -437,3 +437,41 @@ def test_the_best_epoch_is_that_of_the_loss_with_its_weights() -> None:
     by_hand = float(weighted_loss(prediction, graph, targets, factors))
     assert found[1.0]["validation_loss"] == pytest.approx(by_hand, rel=1e-5)
     assert found[1.0]["validation_loss"] != pytest.approx(plain["validation_loss"], rel=0.05)
+
+
+@pytest.mark.parametrize("architecture", ["local", "equivariant"])
+def test_learning_the_energy_makes_its_error_smaller(architecture: str) -> None:
+    frames = concatenate([crystals(60), molecules()])
+    settings = replace(
+        SETTINGS, architecture=architecture, features=8, epochs=15, validation_fraction=0.3
+    )
+    errors = {}
+    for weight in (0.0, 1.0):
+        trainer = Trainer(frames, replace(settings, energy_weight=weight))
+        last = trainer.run().progress.history[-1]
+        graph, targets = trainer.data.batch(trainer.validation_rows)
+        found = energy_errors(trainer.average(graph), graph, targets)
+        errors[weight] = float(found.mean())
+        assert ("energy_error" in last) == bool(weight)
+    assert last["energy_error"] == pytest.approx(errors[1.0], rel=1e-3)
+    assert errors[1.0] < 0.8 * errors[0.0]
+
+
+def test_energy_errors_are_relative_and_per_atom() -> None:
+    frames = molecules()
+    trainer = Trainer(frames, SETTINGS)
+    graph, targets = trainer.data.batch(trainer.train_rows)
+    prediction = trainer.model(graph)
+    wanted = frames.structure["energy"][trainer.train_rows] / frames.counts[trainer.train_rows]
+    energy = prediction.energy.detach().numpy() / frames.counts[trainer.train_rows]
+    by_hand = ((energy - wanted) / (wanted + 0.02)) ** 2
+    found = energy_errors(prediction, graph, targets).detach().numpy()
+    np.testing.assert_allclose(found, by_hand, rtol=1e-3, atol=1e-6)
+
+
+def test_frames_without_energies_are_refused_where_these_are_learnt() -> None:
+    frames = crystals()
+    bare = replace(frames, structure={k: v for k, v in frames.structure.items() if k != "energy"})
+    Trainer(bare, SETTINGS)
+    with pytest.raises(FramesError, match="no label 'energy'; run perturb again, or set"):
+        Trainer(bare, replace(SETTINGS, energy_weight=0.1))
