@@ -204,8 +204,8 @@ class _Relaxation:
         spent = batch.stage_steps >= self.schedule.max_steps[batch.stage]
         ended = running & (relaxed | spent | field.broken)
         over, lost = ended, ended & field.broken
-        if "hop" in self.schedule.kinds:
-            hopping = ended & (kind == HOP)
+        hopping = ended & (kind == HOP)
+        if "hop" in self.schedule.kinds and bool(hopping.any()):
             finished = hop.judge(batch, hopping, field, self.schedule)
             # What a cycle breaks is taken back, as long as there are others.
             lost = (lost & ~hopping) | (finished & batch.best_value.isinf())
