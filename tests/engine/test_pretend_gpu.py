@@ -25,7 +25,7 @@ from aiida_rm.engine.calculator import ResponseMatchingCalculator
 from aiida_rm.engine.errors import SettingsError
 from aiida_rm.engine.frames import Frames, concatenate
 from aiida_rm.engine.potential import Potential, Prediction
-from aiida_rm.engine.relaxation import RelaxStatus, load_penalty, relax, with_uncertainty
+from aiida_rm.engine.relaxation import RelaxStatus, load_penalty, memory, relax, with_uncertainty
 from aiida_rm.engine.relaxation.memory import Room
 from aiida_rm.engine.response import perturb
 from aiida_rm.engine.search import random_starts
@@ -296,6 +296,20 @@ def test_a_relaxation_waits_for_few_things(gpu: PretendGpu, file: Path, starts: 
         relax(starts, potential, (Stage(cell="free", max_steps=steps, fmax=0.0),), skin=3.0)
         waits.append(sum(gpu.waits.values()))
     assert (waits[1] - waits[0]) / 20 < 5, gpu.waits
+
+
+def test_a_batch_on_a_gpu_grows_at_once(
+    gpu: PretendGpu, file: Path, starts: Frames, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Step by step to what fits, long before the first structures finish."""
+    monkeypatch.setattr(memory, "_FIRST", int(starts.counts[0]))
+    told: list[RelaxStatus] = []
+    walk = Stage(kind="langevin", max_steps=8, temperature=0.001)
+    relax(starts, Potential.load(file, device="cuda"), (walk, *FREE), on_step=told.append)
+    active = [status.active for status in told]
+    assert active[0] == 1
+    assert max(active) == len(starts)
+    assert active.index(max(active)) < 8
 
 
 @pytest.mark.parametrize("name", ["flat", "pairs", "large", "nothing", "Soft"])

@@ -135,7 +135,10 @@ class _Relaxation:
             on_step(self._status(batch))
             stop = should_stop()
             finished = int(batch.done.sum())
-            if stop or finished == len(batch) or finished > _LEAVE_SHARE * len(batch):
+            many = finished == len(batch) or finished > _LEAVE_SHARE * len(batch)
+            # Else what a GPU has measured would serve only when the first ones have finished.
+            grown = self.room.measuring and self.queue.can_double(batch)
+            if stop or many or grown:
                 self.results.note(batch)
                 if stop:
                     break
