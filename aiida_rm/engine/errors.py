@@ -77,9 +77,10 @@ def recognise(error: Exception) -> EngineError | None:
             "a worker process ended unexpectedly (killed, for lack of memory?); lower 'workers' or "
             "ask for more memory"
         )
-    memory = isinstance(error, MemoryError) or "out of memory" in str(error).lower()
-    # What torch's processor allocator says.
-    if memory or "can't allocate memory" in str(error).lower():
+    text = str(error).lower()
+    # What torch says of a GPU, of a processor, and of a GPU's libraries (cuBLAS, cuSOLVER).
+    said = ("out of memory", "can't allocate memory", "_status_alloc_failed")
+    if isinstance(error, MemoryError) or any(words in text for words in said):
         return OutOfMemoryError(
             f"the memory does not suffice ({error}); lower 'batch_atoms' (of a training, raise "
             "'batch_parts') or ask for more memory"

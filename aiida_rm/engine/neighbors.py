@@ -87,11 +87,16 @@ def even_places(centre: Tensor, atoms: int, least: int = 1) -> tuple[Tensor, int
     Returns:
         (E,) places in the flattened table (atoms, width), and its width: the most edges of an atom.
     """
-    counts = torch.bincount(centre, minlength=atoms)
+    counts = counted(centre, atoms)
     width = max(int(counts.max()), least)
     begin = torch.cumsum(counts, 0) - counts
     first = torch.arange(atoms, device=centre.device) * width - begin
     return torch.arange(len(centre), device=centre.device) + first.index_select(0, centre), width
+
+
+def counted(indices: Tensor, size: int) -> Tensor:
+    """(size,) how often each index is there; torch.bincount would wait for a GPU."""
+    return indices.new_zeros(size).scatter_add(0, indices, torch.ones_like(indices))
 
 
 def build_graph(
@@ -171,13 +176,12 @@ def _edges_of(
     cutoff: float,
 ) -> tuple[Tensor, Tensor]:
     """Edges of some atoms: every pair of their structures, in every image that may be near."""
-    device = centres.device
     home = owner.index_select(0, centres)
     partners = counts.index_select(0, home)
     first = (torch.cumsum(counts, 0) - counts).index_select(0, home)
-    place = torch.repeat_interleave(torch.arange(len(centres), device=device), partners)
+    place, rank = _unrolled(partners)
     centre = centres.index_select(0, place)
-    neighbour = first.index_select(0, place) + _rank(partners)
+    neighbour = first.index_select(0, place) + rank
     slot = home.index_select(0, place)
     gap = scaled.index_select(0, neighbour) - scaled.index_select(0, centre)
     # Whole numbers s with |gap + s| within reach, in each direction that repeats.
@@ -186,8 +190,8 @@ def _edges_of(
     spans = torch.where(repeats, torch.floor(bound - gap) - low + 1, 1.0).clamp(min=0).long()
     number = spans.prod(1)
 
-    pair = torch.repeat_interleave(torch.arange(len(number), device=device), number)
-    rank, spans = _rank(number), spans.index_select(0, pair)
+    pair, rank = _unrolled(number)
+    spans = spans.index_select(0, pair)
     step = rank // spans[:, 2]
     steps = torch.stack([step // spans[:, 1], step % spans[:, 1], rank % spans[:, 2]], 1)
     shift = low.index_select(0, pair) + steps
@@ -208,19 +212,23 @@ def _products(rows: Tensor, cells: Tensor, slot: Tensor) -> list[Tensor]:
     return [a * own[k] + b * own[3 + k] + c * own[6 + k] for k in range(3)]
 
 
-def _rank(sizes: Tensor) -> Tensor:
-    """0..n-1 for each n in ``sizes``, one after the other."""
+def _unrolled(sizes: Tensor) -> tuple[Tensor, Tensor]:
+    """For each n in ``sizes``, one after the other: its place n times, and 0..n-1."""
     total = int(sizes.sum())
-    begin = torch.repeat_interleave(torch.cumsum(sizes, 0) - sizes, sizes, output_size=total)
-    return torch.arange(total, device=sizes.device) - begin
+    places = torch.arange(len(sizes), device=sizes.device)
+    place = torch.repeat_interleave(places, sizes, output_size=total)
+    begin = (torch.cumsum(sizes, 0) - sizes).index_select(0, place)
+    return place, torch.arange(total, device=sizes.device) - begin
 
 
 def _complete_cells(cells: Tensor, pbc: Tensor) -> Tensor:
     """Cells that can be inverted: missing directions become unit vectors."""
     if bool(pbc.all()):
         return cells
-    whole = cells.clone()
-    for index in torch.nonzero(~pbc.all(1))[:, 0].tolist():
+    some = pbc.any(1)
+    one = torch.eye(3, dtype=cells.dtype, device=cells.device)
+    whole = torch.where(some[:, None, None], cells, one)
+    for index in torch.nonzero(some & ~pbc.all(1))[:, 0].tolist():
         full = complete_cell(cells[index].cpu().numpy(), pbc[index].cpu().numpy())
         whole[index] = torch.as_tensor(full, dtype=cells.dtype)
     return whole

@@ -29,6 +29,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from aiida_rm.engine.elements import RADII
 from aiida_rm.engine.errors import FramesError, SettingsError
 from aiida_rm.engine.frames import Frames, concatenate
 from aiida_rm.engine.neighbors import Graph, build_graph
@@ -71,7 +72,8 @@ def fictitious_energy(
     away = graph.positions - torch.bmm(home[:, None], gradient[graph.batch])[:, 0]
     vectors = graph.edge_vectors()
     # Every pair is two directed edges.
-    radii = core_radii(graph.numbers, graph.edge_index, settings.core_scale, home.dtype)
+    covalent = torch.tensor(RADII, dtype=home.dtype)
+    radii = core_radii(graph.numbers, graph.edge_index, settings.core_scale, covalent)
     pairs = 0.5 * core_energy(vectors.square().sum(-1), radii, settings.core_strength)
     energy = torch.zeros(graph.n_structures, dtype=home.dtype)
     energy = energy.index_add(0, graph.batch, spring_energy(away.square().sum(-1), settings))

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from aiida_rm.engine.calculator import ResponseMatchingCalculator
+from aiida_rm.engine.elements import RADII
 from aiida_rm.engine.errors import DiskError, PotentialError
 from aiida_rm.engine.frames import Frames
 from aiida_rm.engine.neighbors import build_graph
@@ -190,7 +191,7 @@ def test_nothing_learnt_undoes_the_core(potential: Potential) -> None:
 
 def test_the_core_depends_on_the_elements() -> None:
     numbers, edges = torch.tensor([1, 55]), torch.tensor([[0, 0, 1], [0, 1, 1]])
-    radii = core_radii(numbers, edges, 0.5, torch.float64)
+    radii = core_radii(numbers, edges, 0.5, torch.tensor(RADII))
     assert radii.tolist() == pytest.approx([0.32, 1.32, 2.32])
     assert largest_core(np.array([1, 55]), 0.5) == pytest.approx(2.32)
 

@@ -19,10 +19,9 @@ from aiida_rm.engine.elements import RADII
 _BLIND = 0.5
 
 
-def core_radii(numbers: Tensor, edge_index: Tensor, scale: float, dtype: torch.dtype) -> Tensor:
-    """(E,) rc of each edge in angstrom, from numbers (A,) and edges (2, E)."""
-    radii = torch.tensor(RADII, dtype=dtype, device=numbers.device)
-    radii = scale * radii.index_select(0, numbers)
+def core_radii(numbers: Tensor, edge_index: Tensor, scale: float, covalent: Tensor) -> Tensor:
+    """(E,) rc of each edge in angstrom, from numbers (A,), edges (2, E) and RADII as a tensor."""
+    radii = scale * covalent.index_select(0, numbers)
     return radii.index_select(0, edge_index[0]) + radii.index_select(0, edge_index[1])
 
 

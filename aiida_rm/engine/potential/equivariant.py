@@ -15,6 +15,7 @@ from torch_geometric.utils import scatter
 
 from aiida_rm.engine.elements import MAX_NUMBER
 from aiida_rm.engine.potential.radial import bessel, bessel_from_cosines, directions, fade, lengths
+from aiida_rm.engine.potential.tables import Tables
 
 
 @dataclass(frozen=True)
@@ -98,8 +99,7 @@ class EquivariantNetwork(nn.Module):
         super().__init__()
         self.shape = shape
         self.species = nn.Embedding(MAX_NUMBER + 1, shape.features)
-        # No buffer: see LocalNetwork.
-        self.waves = torch.from_numpy(bessel_from_cosines(shape.radial))
+        self.tables = Tables(waves=bessel_from_cosines(shape.radial))
         layers = range(shape.layers)
         self.messages = nn.ModuleList(Message(shape.features, shape.radial) for _ in layers)
         self.updates = nn.ModuleList(Update(shape.features) for _ in layers)
@@ -132,7 +132,7 @@ class EquivariantNetwork(nn.Module):
         ``weights`` (E,) say how far a pair is seen (potential/core.py); ``even`` is that of Graph.
         """
         distances, cutoff = lengths(vectors), self.shape.cutoff
-        radial = bessel(distances, cutoff, self.waves)
+        radial = bessel(distances, cutoff, self.tables["waves"])
         radial = radial * (weights * fade(distances, cutoff))[:, None]
         angular = directions(vectors)
         scalars = self.species(numbers)

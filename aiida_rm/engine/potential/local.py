@@ -29,6 +29,7 @@ from aiida_rm.engine.potential.radial import (
     fade,
     lengths,
 )
+from aiida_rm.engine.potential.tables import Tables
 
 _EMBEDDINGS = ("sender.weight", "centre.weight")
 
@@ -69,10 +70,11 @@ class LocalNetwork(nn.Module):
             torch.randn(shape.l_max + 1, columns, shape.channels) / columns**0.5
         )
         self.couplings = triples(shape.l_max)
-        # No buffers: in float32 they would lose digits for good, and break the symmetry.
-        self.coefficients = [torch.from_numpy(gaunt(*coupling)) for coupling in self.couplings]
-        self.waves = torch.from_numpy(bessel_from_cosines(shape.radial))
-        self.harmonics = torch.from_numpy(harmonics_from_monomials(shape.l_max))
+        self.tables = Tables(
+            waves=bessel_from_cosines(shape.radial),
+            harmonics=harmonics_from_monomials(shape.l_max),
+            **{f"coefficients_{n}": gaunt(*lll) for n, lll in enumerate(self.couplings)},
+        )
         features = shape.channels * (1 + shape.l_max + len(self.couplings))
         self.register_buffer("density_scale", torch.ones(()))
         self.register_buffer("feature_mean", torch.zeros(features))
@@ -131,7 +133,7 @@ class LocalNetwork(nn.Module):
         """(A, F) invariants of the surroundings of each atom, not yet standardised."""
         density = self.density(vectors, edge_index, numbers, weights, even)
         # Linear and the same for all atoms: on the weights, which are few.
-        waves = self.waves.to(density) * self.density_scale
+        waves = self.tables["waves"] * self.density_scale
         mixing = torch.unflatten(self.mix, 1, (-1, self.shape.radial))
         mixing = torch.matmul(waves.T, mixing).flatten(1, 2)
         # Components first and atoms last: long rows, and large products of matrices.
@@ -140,8 +142,8 @@ class LocalNetwork(nn.Module):
         blocks = [torch.matmul(part, mix) for part, mix in pairs]
         invariants = [blocks[0][0]]
         invariants += [block.square().sum(0) for block in blocks[1:]]
-        for (i, j, k), coefficients in zip(self.couplings, self.coefficients, strict=True):
-            tensor = coefficients.to(density).flatten(0, 1)
+        for n, (i, j, k) in enumerate(self.couplings):
+            tensor = self.tables[f"coefficients_{n}"].flatten(0, 1)
             pair = (blocks[i][:, None] * blocks[j][None]).flatten(0, 1)
             coupled = torch.matmul(tensor.T, pair.flatten(1)).view_as(blocks[k])
             invariants.append((coupled * blocks[k]).sum(0))
@@ -170,10 +172,8 @@ class LocalNetwork(nn.Module):
         left, right = torch.split(padded, [radial.shape[0], angular.shape[0]])
         summed = torch.bmm(right.transpose(0, 1), left.permute(1, 2, 0))
         # What is linear in the sums, and the same for all edges, waits for them.
-        harmonics = self.harmonics.to(summed)
-        return torch.matmul(harmonics, summed.transpose(0, 1).flatten(1)).view(
-            -1, atoms, radial.shape[0]
-        )
+        summed = summed.transpose(0, 1).flatten(1)
+        return torch.matmul(self.tables["harmonics"], summed).view(-1, atoms, radial.shape[0])
 
     @torch.no_grad()
     def standardise(
@@ -181,8 +181,8 @@ class LocalNetwork(nn.Module):
     ) -> None:
         """Set the scales of densities and features from a first batch."""
         density = self.density(vectors, edge_index, numbers, weights)
-        waves = self.waves.to(density)
-        density = torch.matmul(torch.unflatten(density, -1, (-1, self.shape.radial)), waves.T)
+        waves = self.tables["waves"].T
+        density = torch.matmul(torch.unflatten(density, -1, (-1, self.shape.radial)), waves)
         self.density_scale.fill_(1.0 / float(density.square().mean().sqrt() + 1e-6))
         features = self.features(vectors, edge_index, numbers, weights)
         self.feature_mean.copy_(features.mean(0))

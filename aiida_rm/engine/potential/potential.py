@@ -15,7 +15,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from aiida_rm.engine.checksum import NAME, check_seal, seal
-from aiida_rm.engine.elements import MAX_NUMBER, NUMBERS, SYMBOLS
+from aiida_rm.engine.elements import MAX_NUMBER, NUMBERS, RADII, SYMBOLS
 from aiida_rm.engine.errors import DiskError, PotentialError, SettingsError, brief
 from aiida_rm.engine.files import SCHEMA_VERSION
 from aiida_rm.engine.neighbors import Graph
@@ -23,6 +23,7 @@ from aiida_rm.engine.potential.core import core_energy, core_radii, largest_core
 from aiida_rm.engine.potential.equivariant import EquivariantHyperparameters, EquivariantNetwork
 from aiida_rm.engine.potential.local import LocalHyperparameters, LocalNetwork
 from aiida_rm.engine.potential.radial import lengths, squares
+from aiida_rm.engine.potential.tables import Tables
 from aiida_rm.engine.settings import PerturbSettings, TrainSettings, parse_settings
 
 Hyperparameters = LocalHyperparameters | EquivariantHyperparameters
@@ -70,6 +71,7 @@ class Potential(nn.Module):
         self.core_scale = core_scale
         self.core_strength = core_strength
         self.register_buffer("element_energy", torch.zeros(MAX_NUMBER + 1))
+        self.tables = Tables(radii=RADII)
         self.elements: tuple[str, ...] = ()
         self.notes: dict[str, Any] = {}
 
@@ -105,7 +107,8 @@ class Potential(nn.Module):
 
     def _pairs(self, vectors: Tensor, graph: Graph) -> tuple[Tensor, Tensor]:
         """Core radius of each pair (E,), and how far the network sees it (E,)."""
-        radii = core_radii(graph.numbers, graph.edge_index, self.core_scale, vectors.dtype)
+        covalent = self.tables["radii"]
+        radii = core_radii(graph.numbers, graph.edge_index, self.core_scale, covalent)
         return radii, visibility(lengths(vectors), radii)
 
     def forward(self, graph: Graph, *, create_graph: bool = False) -> Prediction:

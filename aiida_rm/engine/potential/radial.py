@@ -18,7 +18,6 @@ def bessel(distances: Tensor, cutoff: float, table: Tensor) -> Tensor:
 
     ``table`` (n, n) is that of :func:`bessel_from_cosines`.
     """
-    table = table.to(distances)
     return torch.matmul(table, cosines(distances, cutoff, table.shape[0])).T
 
 

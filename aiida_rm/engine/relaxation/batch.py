@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from aiida_rm.engine.neighbors import Graph
+from aiida_rm.engine.neighbors import Graph, counted
 
 _PER_ATOM = (
     "numbers",
@@ -94,7 +94,7 @@ class Batch:
     def edges(self) -> Tensor:
         """(S,) listed edges of each structure."""
         owners = self.owner.index_select(0, self.edge_index[0])
-        return torch.bincount(owners, minlength=len(self))
+        return counted(owners, len(self))
 
     def graph(self) -> Graph:
         """The structures as they are now, with the edges that are listed."""

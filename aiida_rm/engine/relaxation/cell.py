@@ -42,9 +42,24 @@ def pull(batch: Batch, virial: Tensor, expansion: Tensor, mode: Tensor) -> Tenso
     return allowed(-slope / batch.counts[:, None, None], mode, batch.pbc.all(1))
 
 
+def _exponential(strains: Tensor) -> Tensor:
+    """exp(strains) (S, 3, 3), of strains below 1.
+
+    The series of the eighth part, to the eighth power. Torch's own looks at the sizes first, for
+    which it would wait for a GPU.
+    """
+    one = torch.eye(3, dtype=strains.dtype, device=strains.device)
+    part, found = strains / 8, one.expand_as(strains)
+    for order in range(8, 0, -1):
+        found = one + torch.bmm(part, found) / order
+    for _ in range(3):
+        found = torch.bmm(found, found)
+    return found
+
+
 def deform(batch: Batch, moves: Tensor, strains: Tensor) -> None:
     """Strain cells with their atoms (S, 3, 3), then displace atoms (A, 3)."""
-    deformation = torch.linalg.matrix_exp(strains)
+    deformation = _exponential(strains)
     batch.cells = torch.bmm(batch.cells, deformation)
     carried = torch.bmm(batch.positions[:, None], deformation.index_select(0, batch.owner))
     batch.positions = carried[:, 0] + moves

@@ -135,7 +135,10 @@ class _Relaxation:
             on_step(self._status(batch))
             stop = should_stop()
             finished = int(batch.done.sum())
-            if stop or finished == len(batch) or finished > _LEAVE_SHARE * len(batch):
+            many = finished == len(batch) or finished > _LEAVE_SHARE * len(batch)
+            # Else what a GPU has measured would serve only when the first ones have finished.
+            grown = self.room.measuring and self.queue.can_double(batch)
+            if stop or many or grown:
                 self.results.note(batch)
                 if stop:
                     break
@@ -204,8 +207,8 @@ class _Relaxation:
         spent = batch.stage_steps >= self.schedule.max_steps[batch.stage]
         ended = running & (relaxed | spent | field.broken)
         over, lost = ended, ended & field.broken
-        if "hop" in self.schedule.kinds:
-            hopping = ended & (kind == HOP)
+        hopping = ended & (kind == HOP)
+        if "hop" in self.schedule.kinds and bool(hopping.any()):
             finished = hop.judge(batch, hopping, field, self.schedule)
             # What a cycle breaks is taken back, as long as there are others.
             lost = (lost & ~hopping) | (finished & batch.best_value.isinf())

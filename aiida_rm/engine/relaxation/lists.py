@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from aiida_rm.engine.neighbors import neighbour_list
+from aiida_rm.engine.neighbors import counted, neighbour_list
 from aiida_rm.engine.relaxation.batch import Batch
 
 #: A cell with more images within reach, or less volume an atom (cubic angstrom), has collapsed; its
@@ -25,15 +25,16 @@ def refresh(batch: Batch, cutoff: float, skin: float) -> Tensor:
         return hopeless
     hopeless = stale & ~_sound(batch, cutoff + skin)
     stale = stale & ~hopeless
-    if not bool(stale.any()):
+    rows = torch.nonzero(stale)[:, 0]
+    if not len(rows):
         return hopeless
     atoms = stale.index_select(0, batch.owner)
     index = torch.nonzero(atoms)[:, 0]
     edges, shifts = neighbour_list(
-        batch.positions[atoms].double(),
-        batch.cells[stale].double(),
-        batch.pbc[stale],
-        batch.counts[stale],
+        batch.positions.index_select(0, index).double(),
+        batch.cells.index_select(0, rows).double(),
+        batch.pbc.index_select(0, rows),
+        batch.counts.index_select(0, rows),
         cutoff + skin,
     )
     old = torch.nonzero(~atoms.index_select(0, batch.edge_index[0]))[:, 0]
@@ -51,7 +52,7 @@ def refresh(batch: Batch, cutoff: float, skin: float) -> Tensor:
 def _merge(batch: Batch, old: tuple[Tensor, Tensor], new: tuple[Tensor, Tensor]) -> None:
     """One list of two that are sorted by centre, each with all edges of the centres it has."""
     size = len(batch.numbers)
-    counts = [torch.bincount(edges[0], minlength=size) for edges, _ in (old, new)]
+    counts = [counted(edges[0], size) for edges, _ in (old, new)]
     begin = torch.cumsum(counts[0] + counts[1], 0) - counts[0] - counts[1]
     total = old[0].shape[1] + new[0].shape[1]
     edge_index, shifts = old[0].new_empty((2, total)), old[1].new_empty((total, 3))

@@ -28,7 +28,9 @@ _SECOND = _signed(0x94D049BB133111EB)
 def hashed(state: Tensor, *words: Tensor | int) -> Tensor:
     """A new int64 state from a state and words, one after the other; all broadcast."""
     for word in words:
-        state = _mix(state + _STEP * (torch.as_tensor(word, device=state.device) + 1))
+        # A number stays one: as a tensor it would have to be copied to a GPU.
+        step = _STEP * (word + 1)
+        state = _mix(state + (step if isinstance(step, Tensor) else _signed(step % 2**64)))
     return state
 
 

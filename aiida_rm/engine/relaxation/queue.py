@@ -40,14 +40,11 @@ class Queue:
             if not bool(now.all()):
                 self.aside.append(waiting.keep(~now))
                 return batch
-        atoms, edges = _sizes(batch)
-        # An atom has about as many neighbours as those in the batch.
-        most = self.batch_edges * atoms // edges if self.batch_edges and edges else self.room.atoms
-        room = min(self.room.atoms, most) - atoms
+        room, some = self._left(batch), batch is not None and len(batch)
         rows: list[int] = []
         while self.next_row < len(self.frames):
             size = int(self.frames.counts[self.next_row])
-            if size > room and (rows or atoms):
+            if size > room and (rows or some):
                 break
             rows.append(self.next_row)
             room -= size
@@ -65,6 +62,19 @@ class Queue:
         if not atoms:
             now[0] = True
         return now
+
+    def can_double(self, batch: Batch) -> bool:
+        """Whether as many atoms as are under way have room beside them, and starts wait for it."""
+        return self.next_row < len(self.frames) and self._left(batch) >= max(
+            len(batch.numbers), self.frames.counts[self.next_row]
+        )
+
+    def _left(self, batch: Batch | None) -> int:
+        """Atoms that have room beside a batch."""
+        atoms, edges = _sizes(batch)
+        # An atom has about as many neighbours as those in the batch.
+        most = self.batch_edges * atoms // edges if self.batch_edges and edges else self.room.atoms
+        return min(self.room.atoms, most) - atoms
 
     def split(self, batch: Batch) -> Batch:
         """Go on with those that fit; the others wait."""

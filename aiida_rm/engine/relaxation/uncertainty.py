@@ -93,7 +93,11 @@ def _judge(
                 raise
             if len(batch) == 1:
                 return batch, None
-            queue.room.halve(len(batch.numbers))
+        else:
+            batch = queue.split(batch)
+            continue
+        # Only now, without the error, what it held of the memory is free.
+        queue.room.halve(len(batch.numbers))
         batch = queue.split(batch)
 
 

@@ -144,8 +144,10 @@ class Team:
         from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
         graphics = device != "cpu" and torch.cuda.is_available()
+        own = None
         if graphics:
-            torch.cuda.set_device(self.place.local_rank % torch.cuda.device_count())
+            own = torch.device("cuda", self.place.local_rank % torch.cuda.device_count())
+            torch.cuda.set_device(own)
         wait = timedelta(seconds=PATIENCE)
         try:
             server = TCPStore(
@@ -160,12 +162,16 @@ class Team:
             )
             attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
             self._store = PrefixStore(f"aiida-rm/{self.place.job}/{attempt}", server)
+            if own is not None and torch.version.cuda:  # AMD's may all have the same name
+                self._check_gpus(str(torch.cuda.get_device_properties(own).uuid))
             dist.init_process_group(
                 "nccl" if graphics else "gloo",
                 store=PrefixStore("group", self._store),
                 rank=self.rank,
                 world_size=self.size,
                 timeout=wait,
+                # NCCL connects now: at the first sum it would wait for ever for one that failed.
+                device_id=own,
             )
         except (RuntimeError, ValueError) as error:
             raise EngineError(
@@ -173,6 +179,20 @@ class Team:
                 f"{self.place.address}:{self.place.port} ({_line(error)}); set MASTER_ADDR and "
                 "MASTER_PORT, or start one process"
             ) from error
+
+    def _check_gpus(self, own: str) -> None:
+        """Whether each process has a GPU of its own, as NCCL wants it.
+
+        Raises:
+            SettingsError: two have the same; all processes say so.
+        """
+        self._store.set(f"gpu/{self.rank}", own)
+        gpus = [self._store.get(f"gpu/{rank}") for rank in range(self.size)]
+        if len(set(gpus)) < self.size:
+            raise SettingsError(
+                f"{self.size} processes found {len(set(gpus))} different GPUs; start as many "
+                "processes as there are GPUs, or set 'device' to 'cpu'"
+            )
 
     def leave(self) -> None:
         """End the connections; nobody goes before all have come here."""

@@ -31,19 +31,22 @@ def join_pieces(
     part: Frames, pieces: Sequence[Piece], dtype: torch.dtype, device: torch.device
 ) -> Graph:
     """The graph of all structures in ``part`` from the neighbours of each."""
-    starts = part.ptr[:-1].tolist()
-    edges = [edge.long() + start for (edge, _), start in zip(pieces, starts, strict=True)]
 
     def put(array: np.ndarray[Any, Any], kind: torch.dtype) -> Tensor:
         return torch.as_tensor(array, dtype=kind, device=device)
 
+    # Many structures at once: one by one, they would keep a GPU waiting.
+    sizes = [edge.shape[1] for edge, _ in pieces]
+    starts = torch.repeat_interleave(
+        put(part.ptr[:-1], torch.int64), put(np.array(sizes), torch.int64), output_size=sum(sizes)
+    )
     return Graph(
         numbers=put(part.numbers, torch.int64),
         positions=put(part.positions, dtype),
         cells=put(part.cells, dtype),
         periodic=put(np.asarray(part.pbc.all(axis=1)), torch.bool),
         batch=put(part.batch, torch.int64),
-        edge_index=torch.cat(edges, 1),
+        edge_index=torch.cat([edge for edge, _ in pieces], 1) + starts,
         shifts=torch.cat([shift for _, shift in pieces]).to(dtype),
     )
 
