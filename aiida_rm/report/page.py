@@ -240,7 +240,7 @@ def _reproduce(run: Run) -> dict[str, str]:
                 f"verdi node graph generate {node.uuid}",
             ]
         ),
-        "share": f"verdi archive create study.aiida --processes {node.uuid}",
+        "share": f"verdi archive create study.aiida --nodes {node.uuid}",
         "again": "\n".join(
             [
                 "from aiida import load_profile, orm",

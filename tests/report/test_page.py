@@ -7,11 +7,14 @@ import re
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pytest
 from aiida import orm
+from aiida.cmdline.commands.cmd_verdi import verdi
 from aiida.common.links import LinkType
 from click.testing import CliRunner
+from plumpy import ProcessState
 
 from aiida_rm.cli.report import plot, report
 from aiida_rm.data.frames import FramesData
@@ -158,3 +161,26 @@ def test_the_commands(
     assert "there is no chart 'funel'" in wrong.output
     folder = runner.invoke(report, [str(loop.pk), "-o", "no/such/r.html"])
     assert "make it first" in folder.output
+
+
+@pytest.fixture
+def bare() -> orm.WorkChainNode:
+    """A loop that has done nothing yet."""
+    node = orm.WorkChainNode()
+    node.set_process_type("aiida.workflows:rm.loop")
+    node.set_process_state(ProcessState.RUNNING)
+    node.set_process_label("LoopWorkChain")
+    return node.store()
+
+
+def test_the_commands_that_it_tells_exist(bare: orm.WorkChainNode) -> None:
+    page = make_page(read_run(bare), 1)
+    told = re.findall(rf"verdi .*?{bare.uuid}", page)
+    assert {line.split()[1] for line in told} == {"process", "node", "archive"}
+    for line in told:
+        words = line.split()[1:]
+        command: Any = verdi
+        while isinstance(command, click.Group):
+            command = command.get_command(click.Context(command), words.pop(0))
+        # An option that verdi does not know ends here.
+        command.make_context(command.name, words)
