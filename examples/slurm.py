@@ -60,6 +60,7 @@ def prepare(given: argparse.Namespace) -> Any:
         load_profile(given.profile)
 
     from aiida import orm
+
     from aiida_rm.cli.running import need_daemon
 
     if given.submit:
