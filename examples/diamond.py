@@ -54,7 +54,7 @@ def main() -> int:
     if "scored" not in outputs or not outputs["scored"]:
         why = escape(node.exit_message or "")
         console.print(f"[red]the loop ended without structures:[/] {why}")
-        console.print(f"look into it with  {verdi('process report', node.pk)}")
+        console.print(f"look into it with  {program('verdi', 'process report', node.pk)}")
         return 1
     show(node, outputs, time.monotonic() - began)
     return 0 if node.is_finished_ok else 1
@@ -166,21 +166,21 @@ def show(node: Any, outputs: Any, seconds: float) -> None:
         )
         console.print(f"\n[bold]picture[/]      {PICTURE}")
     console.print(f"[bold]time[/]         {seconds / 60:.1f} minutes")
-    console.print("\nLook further (the graph needs Graphviz, its program dot):")
+    console.print("\nLook further:")
     console.print(f"  export AIIDA_PATH={FOLDER}", soft_wrap=True)
-    for command, pk in (
-        ("process status", node.pk),
-        ("process report", node.pk),
-        ("node graph generate", node.pk),  # needs Graphviz
-        ("node attributes", outputs["scored"][rounds[-1]].pk),
-        ("node attributes", outputs["potential"].pk),
+    for line, why in (
+        (program("aiida-rm", "report", node.pk), "all of it as one page"),
+        (program("verdi", "process status", node.pk), "what called what"),
+        (program("verdi", "data rm.frames show", outputs["scored"][rounds[-1]].pk), "structures"),
+        (program("verdi", "data rm.potential show", outputs["potential"].pk), "E~"),
+        (program("verdi", "node graph generate", node.pk), "needs Graphviz, its program dot"),
     ):
-        console.print(f"  {verdi(command, pk)}", soft_wrap=True)
+        console.print(f"  {line}  [dim]# {why}[/]", soft_wrap=True, highlight=False)
 
 
-def verdi(command: str, pk: int) -> str:
+def program(name: str, command: str, pk: int) -> str:
     """A command line that works from any shell once AIIDA_PATH is set."""
-    return f"{Path(sys.executable).with_name('verdi')} {command} {pk}"
+    return f"{Path(sys.executable).with_name(name)} {command} {pk}"
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from rich.table import Column
 
 from aiida_rm.engine.files import METRICS, SETTINGS
 
+_WIDE = 95
 DOING = {
     "perturb": "perturbing what is known",
     "train": "training on the response",
@@ -35,9 +36,10 @@ class LiveView:
         self.seen: dict[str, int] = {}
         self.progress = Progress(
             TextColumn("{task.description}", table_column=Column(no_wrap=True)),
-            BarColumn(bar_width=12),
-            TextColumn("{task.percentage:>3.0f}%"),
-            TimeElapsedColumn(),
+            # A terminal of 80 columns has room for words or for bars.
+            *([BarColumn(bar_width=12)] if console.width >= _WIDE else []),
+            TextColumn("{task.percentage:>3.0f}%", table_column=Column(no_wrap=True, min_width=4)),
+            TimeElapsedColumn(table_column=Column(no_wrap=True, min_width=7)),
             TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True)),
             console=console,
         )
@@ -85,7 +87,7 @@ class LiveView:
             return
         self.seen[task] = self.seen.get(task, 0) + 1
         name = f"round {self.seen[task]}/{self.rounds}: {DOING.get(task, task)}"
-        self.bars[job] = self.progress.add_task(f"{name:<36}", total=1.0, note="")
+        self.bars[job] = self.progress.add_task(name, total=1.0, note="")
         if not self.console.is_terminal:
             self.console.print(name)
 

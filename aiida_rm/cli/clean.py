@@ -12,7 +12,7 @@ from aiida.cmdline.params import types
 from aiida.cmdline.utils import decorators, echo
 
 from aiida_rm.cli.command import Command, UsageError
-from aiida_rm.cli.output import JSON, print_json, print_table
+from aiida_rm.cli.output import JSON, counted, print_json, print_table
 
 #: Folders whose sizes are asked for at once.
 _CHUNK = 100
@@ -71,7 +71,7 @@ def clean(
     if dry_run:
         echo.echo_report("nothing was removed (--dry-run)")
         return
-    if not yes and not click.confirm(f"Remove these {len(folders)} folders?"):
+    if not yes and not click.confirm(f"Remove {counted(len(folders), 'folder')}?"):
         echo.echo_report("nothing was removed")
         return
     problems = remove(folders)
@@ -81,7 +81,7 @@ def clean(
     else:
         for job, reason in problems.items():
             echo.echo_error(f"the folder of <{job}> is still there: {reason}")
-        echo.echo_success(f"removed {len(folders) - len(problems)} folders")
+        echo.echo_success(f"removed {counted(len(folders) - len(problems), 'folder')}")
     if problems:
         raise click.exceptions.Exit(1)
 
@@ -189,9 +189,13 @@ def _show(folders: Sequence[Folder]) -> None:
         "megabytes": "MB",
         "path": "Folder",
     }
-    print_table([_row(folder) for folder in folders], headers, longest=100)
+    rows = [_row(folder) for folder in folders]
+    for row in rows:
+        if row["megabytes"] is not None:
+            row["megabytes"] = f"{row['megabytes']:.1f}"
+    print_table(rows, headers, longest=100)
     total = sum(folder.megabytes or 0.0 for folder in folders)
-    click.echo(f"\n{len(folders)} folders, {total:.1f} MB")
+    click.echo(f"\n{counted(len(folders), 'folder')}, {total:.1f} MB")
 
 
 def _row(folder: Folder) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from aiida import orm
 
+from aiida_rm.cli.output import counted
 from aiida_rm.cli.plan import settings_of
 
 #: Atoms a second on one core of a Xeon (docs/benchmarks.md): trained on, by network; relaxed, and
@@ -51,7 +52,7 @@ def estimate(kind: str, inputs: Mapping[str, Any]) -> list[Cost]:
     frames = _sets(kind, inputs)
     if kind == "loop":
         copies = settings_of(inputs, "perturb").samples
-        work = f"{copies} copies of {len(frames)} structures"
+        work = f"{copies} copies of {counted(len(frames), 'structure')}"
         costs.append(_plain_cost("perturb", work, copies, rounds))
     if kind in ("train", "loop"):
         costs.append(_training(kind, inputs, frames, rounds, members))
@@ -60,7 +61,7 @@ def estimate(kind: str, inputs: Mapping[str, Any]) -> list[Cost]:
     if kind in ("validate", "loop"):
         settings = settings_of(inputs, "generate")
         count = settings.n_structures if kind == "loop" else len(frames)
-        costs.append(_plain_cost("score", f"{count} structures", count, rounds))
+        costs.append(_plain_cost("score", counted(count, "structure"), count, rounds))
         judges = _table(inputs, "validate" if kind == "loop" else None).get("referees") or {}
         for name in judges:
             limit = int(_value(_table(inputs, "validate").get("max_judged"), 20))
@@ -87,8 +88,10 @@ def _training(kind: str, inputs: Any, frames: Any, rounds: int, members: int) ->
     settings = settings_of(inputs, "train")
     per = frames.n_atoms / max(len(frames), 1)
     copies = len(frames)
-    if kind == "loop":
-        perturb = settings_of(inputs, "perturb")
+    fresh = kind == "train" and settings.draw == "fresh"
+    if kind == "loop" or fresh:
+        # Each epoch of a training that draws afresh makes so many copies.
+        perturb = settings.recipe if fresh else settings_of(inputs, "perturb")
         copies = max(perturb.samples, len(frames))
         if frames.pbc_kind != "molecule":
             per = max(per, perturb.min_atoms)

@@ -14,6 +14,10 @@ from typing import Any, TextIO
 import click
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+#: AiiDA's own OVERWRITE begins with -o, which is that of --output here; its exports have --force.
+OVERWRITE = click.option(
+    "-f", "--overwrite", "--force", "overwrite", is_flag=True, help="Write over what is there."
+)
 #: Characters of one cell of a table.
 _LONGEST = 40
 #: Where JSON goes while all else goes to the other stream.
@@ -81,6 +85,11 @@ def plain(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value if value is None or isinstance(value, bool | int | str) else str(value)
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """Such as ``1 structure`` and ``4 structures``; ``many`` is ``one`` with an s."""
+    return f"{number} {one if number == 1 else many or one + 's'}"
 
 
 def shorten(items: Iterable[Any], most: int) -> str:

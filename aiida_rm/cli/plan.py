@@ -10,6 +10,7 @@ from aiida import orm
 
 from aiida_rm.cli.codes import known_codes
 from aiida_rm.cli.command import RefusalError
+from aiida_rm.cli.output import counted
 from aiida_rm.data.frames import FramesData
 from aiida_rm.data.potential import PotentialData
 from aiida_rm.engine.settings import SETTINGS, parse_settings, to_plain
@@ -98,7 +99,8 @@ def make_builder(kind: str, asked: Mapping[str, Any], *, store: bool) -> Any:
     arguments: dict[str, Any] = {"code": _load(given.pop("code"), orm.AbstractCode, "code")}
     names = list(NODES[kind])
     if not given.get(names[0]):
-        raise RefusalError(f"--{names[0]} is missing: a PK, UUID or label of a node")
+        file = "a file, or the" if NODES[kind][names[0]] is FramesData else "the"
+        raise RefusalError(f"--{names[0]} is missing: {file} PK, UUID or label of a node")
     for name in names:
         value = given.pop(name, None)
         if value is not None:
@@ -181,7 +183,7 @@ def _named(node: Any) -> str:
         return f"<{node.pk}> {node.full_label}"
     if isinstance(node, FramesData):
         where = f"<{node.pk}>" if node.is_stored else "(new)"
-        return f"{where} {node.label or 'structures'} ({len(node)} structures)"
+        return f"{where} {node.label or 'structures'} ({counted(len(node), 'structure')})"
     return f"<{node.pk}> {node.label}".strip()
 
 

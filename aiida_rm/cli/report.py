@@ -12,6 +12,7 @@ from aiida.cmdline.utils import echo
 from aiida.cmdline.utils.decorators import with_dbenv
 
 from aiida_rm.cli.command import Command
+from aiida_rm.cli.output import OVERWRITE
 
 if TYPE_CHECKING:
     from aiida.orm import Node
@@ -33,10 +34,10 @@ _BEST = click.option(
     type=click.Path(dir_okay=False, path_type=Path),
     help="The file; by default report_PK.html.",
 )
-@click.option("-f", "--force", is_flag=True, help="Replace a file that is there.")
+@OVERWRITE
 @_BEST
 @with_dbenv()
-def report(node: Node, output: Path | None, *, force: bool, best: int) -> None:
+def report(node: Node, output: Path | None, *, overwrite: bool, best: int) -> None:
     """Write all that a run did into one HTML file.
 
     NODE is a process, running or finished, or something that it made. The file works without a
@@ -45,7 +46,7 @@ def report(node: Node, output: Path | None, *, force: bool, best: int) -> None:
     from aiida_rm.report.page import write_report
 
     target = output or Path(f"report_{node.pk}.html")
-    _check_free(target, force)
+    _check_free(target, overwrite)
     written = write_report(node, target, most=best)
     echo.echo_success(f"wrote {written} ({written.stat().st_size / 1e6:.1f} MB)")
 
@@ -59,9 +60,9 @@ def report(node: Node, output: Path | None, *, force: bool, best: int) -> None:
     type=click.Path(dir_okay=False, path_type=Path),
     help="The picture (png, svg, pdf); by default NAME_PK.png.",
 )
-@click.option("-f", "--force", is_flag=True, help="Replace a file that is there.")
+@OVERWRITE
 @with_dbenv()
-def plot(node: Node, name: str | None, output: Path | None, *, force: bool) -> None:
+def plot(node: Node, name: str | None, output: Path | None, *, overwrite: bool) -> None:
     """Draw one chart of a report into a picture.
 
     Without NAME, say which charts there are. NODE is as for `aiida-rm report`.
@@ -80,14 +81,14 @@ def plot(node: Node, name: str | None, output: Path | None, *, force: bool) -> N
     if name not in charts:
         echo.echo_critical(f"there is no chart '{name}'; there are {', '.join(charts) or 'none'}")
     target = output or Path(f"{name}_{node.pk}.png")
-    _check_free(target, force)
+    _check_free(target, overwrite)
     save(charts[name], target)
     echo.echo_success(f"wrote {target}")
 
 
-def _check_free(target: Path, force: bool) -> None:
-    if target.exists() and not force:
-        echo.echo_critical(f"{target} is there already; name another file, or give --force")
+def _check_free(target: Path, overwrite: bool) -> None:
+    if target.exists() and not overwrite:
+        echo.echo_critical(f"{target} is there already; name another file, or add --overwrite")
     if not target.absolute().parent.is_dir():
         echo.echo_critical(f"there is no folder {target.absolute().parent}; make it first")
     sys.stdout.flush()

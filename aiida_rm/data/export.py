@@ -74,7 +74,12 @@ def export(frames: Frames, path: str | os.PathLike[str], form: str) -> Path:
 
 
 def export_each(
-    frames: Frames, folder: str | os.PathLike[str], form: str, numbers: list[int]
+    frames: Frames,
+    folder: str | os.PathLike[str],
+    form: str,
+    numbers: list[int],
+    *,
+    overwrite: bool = False,
 ) -> list[Path]:
     """Write each structure into a file of its own, such as ``00012_C8.cif``.
 
@@ -83,14 +88,22 @@ def export_each(
         folder: made where it is missing.
         form: the format.
         numbers: what each is called by.
+        overwrite: write over files that are there.
+
+    Raises:
+        FramesError: one is there already, and none was written.
     """
     target = Path(folder)
+    files = [
+        target / f"{number:05d}_{frames.formula(index)}{SUFFIXES[form]}"
+        for index, number in enumerate(numbers)
+    ]
+    there = [file for file in files if file.exists()]
+    if there and not overwrite:
+        more = f" and {len(there) - 1} more" if len(there) > 1 else ""
+        raise FramesError(f"'{there[0]}' exists{more}; name another folder, or add --overwrite")
     target.mkdir(parents=True, exist_ok=True)
-    files = []
-    for index, number in enumerate(numbers):
-        name = f"{number:05d}_{frames.formula(index)}{SUFFIXES[form]}"
-        files.append(export(frames[index], target / name, form))
-    return files
+    return [export(frames[index], file, form) for index, file in enumerate(files)]
 
 
 def to_text(frames: Frames, form: str) -> str:

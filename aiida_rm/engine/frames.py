@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -255,14 +255,19 @@ class Frames:
     def _owner(self, atom: int) -> int:
         return int(np.searchsorted(self.ptr, atom, side="right") - 1)
 
+    def overlaps(self, limit: float) -> Iterator[tuple[int, float]]:
+        """Structures with two atoms nearer than ``limit``, and how near these are, in angstrom."""
+        for index in may_overlap(self.positions, self.cells, self.pbc, self.ptr, limit):
+            distance = self.minimum_distance(index, limit)
+            if distance < limit:
+                yield int(index), distance
+
     def _check_distances(self, min_distance: float) -> None:
-        for index in may_overlap(self.positions, self.cells, self.pbc, self.ptr, min_distance):
-            distance = self.minimum_distance(index, min_distance)
-            if distance < min_distance:
-                raise FramesError(
-                    f"structure {index} ({self.formula(index)}) has two atoms {distance:.3f} A "
-                    f"apart, nearer than {min_distance:g} A; remove or mend it"
-                )
+        for index, distance in self.overlaps(min_distance):
+            raise FramesError(
+                f"structure {index} ({self.formula(index)}) has two atoms {distance:.3f} A "
+                f"apart, nearer than {min_distance:g} A; remove or mend it"
+            )
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write the folder of ``.npy`` files; it appears under its name only when whole.

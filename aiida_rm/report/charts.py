@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 #: How a series is drawn.
 LINE, POINTS, BARS, STEPS = "line", "points", "bars", "steps"
 _MARKER = 6
+#: So many whole numbers get a mark each.
+_FEW = 10
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,7 @@ class Series:
         kind: line, points, bars or steps.
         texts: what to say of each point; none, or so many.
         keys: which structure each point is (its place in the list of the page), or none.
+        colour: place in the palette, for what means the same in several charts; None: the next.
     """
 
     name: str
@@ -33,6 +37,7 @@ class Series:
     kind: str = LINE
     texts: Sequence[str] = ()
     keys: Sequence[int | None] = ()
+    colour: int | None = None
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,7 @@ class Chart:
         note: what one should know to read it.
         log_y: whether y is logarithmic.
         equal: whether both axes have one scale; a dashed line shows y = x.
+        whole: the axes that count, ``x``, ``y`` or both: marks stand at whole numbers.
     """
 
     name: str
@@ -58,6 +64,7 @@ class Chart:
     note: str = ""
     log_y: bool = False
     equal: bool = False
+    whole: str = ""
 
 
 def to_plotly(chart: Chart) -> dict[str, Any]:
@@ -80,6 +87,9 @@ def to_plotly(chart: Chart) -> dict[str, Any]:
             trace["hovertemplate"] = "%{text}<extra></extra>"
         if series.keys:
             trace["customdata"] = list(series.keys)
+        if series.colour is not None:
+            # The page has the palette, and looks it up there.
+            trace["meta"] = series.colour
         data.append(trace)
     layout: dict[str, Any] = {
         "xaxis": {"title": {"text": chart.x}},
@@ -89,6 +99,11 @@ def to_plotly(chart: Chart) -> dict[str, Any]:
     }
     if chart.log_y:
         layout["yaxis"]["type"] = "log"
+    for axis in chart.whole:
+        values = [float(v) for series in chart.series for v in getattr(series, axis)]
+        # Beyond that plotly's own marks are whole.
+        if max(values) - min(values, default=0) <= _FEW:
+            layout[f"{axis}axis"] |= {"tick0": 0, "dtick": 1}
     if chart.equal:
         low, high = _range(chart)
         layout["yaxis"]["scaleanchor"] = "x"
@@ -121,25 +136,28 @@ def save(chart: Chart, path: str | os.PathLike[str]) -> None:
     width = 0.8 / max(len(bars), 1)
     for number, series in enumerate(chart.series):
         name = _plain(series.name)
+        colour = None if series.colour is None else f"C{series.colour}"
         if series.kind == BARS:
             places = [
                 place + width * (number - (len(bars) - 1) / 2) for place in range(len(series.x))
             ]
-            axes.bar(places, series.y, width, label=name)
+            axes.bar(places, series.y, width, label=name, color=colour)
             axes.set_xticks(range(len(series.x)), [_plain(str(value)) for value in series.x])
             if max((len(str(value)) for value in series.x), default=0) > 5:
                 axes.tick_params(axis="x", rotation=45)
         elif series.kind == POINTS:
-            axes.plot(series.x, series.y, ".", alpha=0.7, label=name)
+            axes.plot(series.x, series.y, ".", alpha=0.7, label=name, color=colour)
         else:
             style = "steps-mid" if series.kind == STEPS else "default"
-            axes.plot(series.x, series.y, drawstyle=style, label=name)
+            axes.plot(series.x, series.y, drawstyle=style, label=name, color=colour)
     if chart.equal:
         low, high = _range(chart)
         axes.plot([low, high], [low, high], "--", color="gray", linewidth=1)
         axes.set_aspect("equal", "datalim")
     if chart.log_y:
         axes.set_yscale("log")
+    for axis in chart.whole:
+        getattr(axes, f"{axis}axis").set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel(chart.x)
     axes.set_ylabel(chart.y)
     axes.set_title(chart.title, fontsize=10)

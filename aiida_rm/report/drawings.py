@@ -28,6 +28,15 @@ _CURVES = {
     "force_error": "error of forces",
     "stress_error": "error of stress",
 }
+#: How far a structure came, each with its place in the palette.
+_STATUSES = {
+    "generated": 6,
+    "not converged": 5,
+    "not valid": 1,
+    "repeat": 4,
+    "unique": 0,
+    "accepted": 2,
+}
 _STAGES = ("generated", "converged", "valid", "unique", "novel", "judged", "accepted")
 
 
@@ -91,8 +100,9 @@ def _learning(run: Run) -> list[Chart]:
                     "epoch",
                     title,
                     tuple(series),
-                    "Errors are squared, over the variance of the target: 1 is no better than 0.",
+                    "Squared, in units of the variance of the targets: no potential at all has 1.",
                     log_y=True,
+                    whole="x",
                 )
             )
     return charts
@@ -137,7 +147,8 @@ def _funnel(run: Run) -> Chart | None:
             )
     if not series:
         return None
-    return Chart("funnel", "What was left after each test", "", "structures", tuple(series))
+    title = "What was left after each test"
+    return Chart("funnel", title, "", "structures", tuple(series), whole="y")
 
 
 def funnel(one: Round) -> dict[str, int]:
@@ -166,7 +177,7 @@ def _yield(run: Run) -> Chart | None:
         Series("dataset before the round", numbers, [row["dataset"] for row in rows], BARS),
         Series("accepted", numbers, [row["accepted"] for row in rows], BARS),
     )
-    return Chart("yield", "Round by round", "round", "structures", series)
+    return Chart("yield", "Round by round", "round", "structures", series, whole="y")
 
 
 def _energies(one: Round, candidates: Sequence[Candidate]) -> Chart | None:
@@ -184,7 +195,8 @@ def _energies(one: Round, candidates: Sequence[Candidate]) -> Chart | None:
     thin = rows[:: max(1, -(-len(rows) // _MOST_POINTS))]
     rows = np.union1d(thin, [row for row in keys if drawn[row]]).astype(int)
     series = []
-    for name in dict.fromkeys(status[rows].tolist()):
+    # The best are drawn last, and so on top.
+    for name in [name for name in _STATUSES if name in status[rows]]:
         some = rows[status[rows] == name]
         series.append(
             Series(
@@ -194,6 +206,7 @@ def _energies(one: Round, candidates: Sequence[Candidate]) -> Chart | None:
                 POINTS,
                 [_say(frames, int(row), name) for row in some],
                 [keys.get(int(row)) for row in some],
+                _STATUSES[name],
             )
         )
     if not series:
@@ -205,7 +218,7 @@ def _energies(one: Round, candidates: Sequence[Candidate]) -> Chart | None:
         f"E~ of all candidates{where}",
         "volume per atom (Å³)" if crystals else "atoms",
         "E~ per atom (Å²)",
-        tuple(sorted(series, key=lambda s: len(s.x), reverse=True)),
+        tuple(series),
         "E~ ranks structures of one potential; it is no energy in eV. Choose a point to see it.",
     )
 

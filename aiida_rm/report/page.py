@@ -8,10 +8,12 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any, cast
 
+import spglib
 from aiida import orm
 
 from aiida_rm import __version__
@@ -86,11 +88,16 @@ def make_page(run: Run, most: int) -> str:
         undefined=jinja2.StrictUndefined,
     )
     pictures = _pictures(candidates)
+    rows = [dict(one.row) for one in run.rounds if one.row]
+    # Such as the uncertainty where there is no committee.
+    said = (
+        [name for name in rows[0] if any(row.get(name) is not None for row in rows)] if rows else []
+    )
     return environment.get_template("report.html").render(
         title=f"{run.node.process_label} {run.node.pk}",
         story=_story(run),
         charts=charts,
-        rounds=[dict(one.row) for one in run.rounds if one.row],
+        rounds=[{name: row.get(name) for name in said} for row in rows],
         structures=[_structure(c, pictures) for c in candidates],
         pictures=pictures,
         box=BOX,
@@ -175,6 +182,8 @@ def _structure(candidate: Candidate, pictures: Mapping[int, Picture]) -> dict[st
     labels = candidate.labels
     titles = {**_FIRST, **_of_referees(labels)}
     first = {title: _shown(labels[name]) for name, title in titles.items() if name in labels}
+    if "spacegroup" in labels:
+        first[_FIRST["spacegroup"]] = _space_group(labels["spacegroup"])
     rest = {name: _shown(value) for name, value in sorted(labels.items()) if name not in titles}
     return {
         "title": candidate.frames.formula(0),
@@ -218,6 +227,22 @@ def _shown(value: Any) -> str:
     return str(value)
 
 
+def _space_group(number: Any) -> str:
+    """Its symbol and number; empty where none was found."""
+    symbol = _symbols().get(number) if isinstance(number, int) else None
+    if symbol is None:
+        return "" if number == 0 else _shown(number)
+    return f"{symbol} ({number})"
+
+
+@cache
+def _symbols() -> dict[int, str]:
+    """Short symbols of the space groups by their numbers."""
+    # Settings of one group follow each other, the standard one first.
+    kinds = [spglib.get_spacegroup_type(hall) for hall in range(530, 0, -1)]
+    return {kind.number: kind.international_short for kind in kinds if kind is not None}
+
+
 def _job(job: orm.CalcJobNode) -> dict[str, Any]:
     inputs = job.inputs
     settings = inputs.settings.get_dict() if "settings" in inputs else {}
@@ -240,7 +265,7 @@ def _reproduce(run: Run) -> dict[str, str]:
                 f"verdi node graph generate {node.uuid}",
             ]
         ),
-        "share": f"verdi archive create study.aiida --processes {node.uuid}",
+        "share": f"verdi archive create study.aiida --nodes {node.uuid}",
         "again": "\n".join(
             [
                 "from aiida import load_profile, orm",

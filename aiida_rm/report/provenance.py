@@ -58,10 +58,10 @@ class Box:
 
 @dataclass(frozen=True)
 class Picture:
-    """Boxes and the lines between their centres, (x1, y1, x2, y2)."""
+    """Boxes, and the lines between them as paths of SVG."""
 
     boxes: tuple[Box, ...]
-    lines: tuple[tuple[float, float, float, float], ...]
+    lines: tuple[str, ...]
     width: float
     height: float
     cut: bool
@@ -76,16 +76,17 @@ class Drawer:
     def draw(self, node: Any) -> Picture:
         """All that a data node was made of, oldest first."""
         graph, cut = self._ancestors(node)
-        for layer, members in enumerate(nx.topological_generations(graph)):
-            for pk in members:
-                graph.nodes[pk]["layer"] = layer
+        _set_layers(graph)
         places = _places(graph)
         boxes = tuple(
             _box(graph.nodes[pk]["node"], self._incoming.get(pk, ()), *places[pk])
             for pk in sorted(graph)
         )
-        lines = tuple(_line(places[a], places[b]) for a, b in graph.edges)
-        width = max(x for x, _ in places.values()) + BOX[0]
+        right = [_beside(places, a, b) for a, b in graph.edges]
+        lines = tuple(
+            _line(places[a], places[b], x) for (a, b), x in zip(graph.edges, right, strict=True)
+        )
+        width = max(max(x for x, _ in places.values()) + BOX[0], *right, 0.0)
         height = max(y for _, y in places.values()) + BOX[1]
         return Picture(boxes, lines, width, height, cut)
 
@@ -134,9 +135,45 @@ def _shown(links: Iterable[Link]) -> Iterator[Link]:
             yield label, node
 
 
-def _line(above: Point, below: Point) -> tuple[float, float, float, float]:
-    half = BOX[0] / 2
-    return above[0] + half, above[1] + BOX[1], below[0] + half, below[1]
+def _set_layers(graph: Any) -> None:
+    """Oldest first; what was made of nothing stands right above the first that took it."""
+    for layer, members in enumerate(nx.topological_generations(graph)):
+        for pk in members:
+            graph.nodes[pk]["layer"] = layer
+    for pk in graph:
+        after = [graph.nodes[other]["layer"] for other in graph.successors(pk)]
+        if after and not graph.in_degree(pk):
+            graph.nodes[pk]["layer"] = min(after) - 1
+
+
+def _beside(places: dict[int, Point], above: int, below: int) -> float:
+    """How far to the right a line must go to pass the boxes between; 0 where there are none."""
+    top, bottom = places[above][1], places[below][1]
+    between = [x for x, y in places.values() if top < y < bottom]
+    if not between:
+        return 0.0
+    ends = (places[above][0], places[below][0])
+    # Long lines run outside of short ones.
+    return max(*between, *ends) + BOX[0] + _GAP[0] / 2 + 0.05 * (bottom - top)
+
+
+def _line(above: Point, below: Point, right: float) -> str:
+    """From one box down to the next, or around those between them, at ``right``."""
+    width, height = BOX
+    if not right:
+        x1, y1, x2, y2 = above[0] + width / 2, above[1] + height, below[0] + width / 2, below[1]
+        return f"M{x1:g},{y1:g} C{x1:g},{y1 + 20:g} {x2:g},{y2 - 20:g} {x2:g},{y2:g}"
+    x1, y1, x2, y2 = (
+        above[0] + width,
+        above[1] + height / 2,
+        below[0] + width,
+        below[1] + height / 2,
+    )
+    bend = _GAP[0]
+    return (
+        f"M{x1:g},{y1:g} C{right:g},{y1:g} {right:g},{y1:g} {right:g},{y1 + bend:g} "
+        f"V{y2 - bend:g} C{right:g},{y2:g} {right:g},{y2:g} {x2:g},{y2:g}"
+    )
 
 
 def _places(graph: Any) -> dict[int, tuple[float, float]]:

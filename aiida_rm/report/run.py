@@ -102,7 +102,7 @@ def _process_of(node: orm.Node) -> Any:
             process = process.caller
         if process is None:
             raise ValueError(
-                f"<{node.pk}> is a {type(node).__name__} that no process made; give the PK of a "
+                f"<{node.pk}>, {type(node).__name__}, was made by no process; give the PK of a "
                 "process of aiida-rm"
             )
     if not (process.process_type or "").startswith(_OURS):

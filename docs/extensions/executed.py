@@ -36,8 +36,8 @@ CELLS = "file_format: mystnb"
 #: structures, the potential and the best structure.
 PKS = {
     "LOOP": r"process status (\d+)",
-    "FRAMES": r"node attributes (\d+)",
-    "POTENTIAL": r"node attributes \d+\n.*node attributes (\d+)",
+    "FRAMES": r"rm\.frames show (\d+)",
+    "POTENTIAL": r"rm\.potential show (\d+)",
     "STRUCTURE": r"lowest E~ first[^<]*<(\d+)>",
 }
 

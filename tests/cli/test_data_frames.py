@@ -185,6 +185,14 @@ def test_export_a_file_each(scored: FramesData, tmp_path: Path) -> None:
     run("export", scored.pk, "-o", tmp_path / "POSCAR", "-i", 2)
     found = read_dataset(tmp_path / "POSCAR").frames
     assert np.allclose(found.volumes, scored.get_frames().volumes[2], rtol=1e-6)
+    before = (tmp_path / "00003_C2.vasp").read_text()
+    again = ["-o", tmp_path, "--split", "-F", "poscar", "-i", "2,3"]
+    refused = run("export", scored.pk, *again, status=1).stderr
+    assert "00003_C2.vasp' exists; name another folder, or add --overwrite" in refused
+    assert not (tmp_path / "00002_C2.vasp").exists()
+    run("export", scored.pk, *again, "--force")
+    assert (tmp_path / "00003_C2.vasp").read_text() == before
+    assert "wrote 1 file to" in run("export", scored.pk, *again[:-1], 2, "-f").output
     for options, message in (
         (["-o", tmp_path / "CONTCAR"], "holds one structure a file, not 4"),
         (["-o", tmp_path], "is a folder; add --split"),
@@ -212,7 +220,7 @@ def test_import(broken: Path, loop: Any) -> None:
     lines = result.output.splitlines()
     assert "left out: 'set.extxyz', entry 8 (line 33): it ends before its last atom" in lines[0]
     assert "'set.extxyz', entry 4 (line 17) repeats 'set.extxyz', entry 0 (line 1)" in lines[1]
-    assert "8 structures, 1 entries left out, 4 duplicates; nothing was stored" in lines[-1]
+    assert "8 structures, 1 entry left out, 4 duplicates; nothing was stored" in lines[-1]
     report = table("import", broken, "--duplicates", "remove", "-L", "mine", "-G", "ours")[0]
     node = orm.load_node(report["pk"])
     assert (len(node), node.label) == (4, "mine")
@@ -224,6 +232,15 @@ def test_import(broken: Path, loop: Any) -> None:
     assert table("import", broken, "--duplicates", "remove", "--again")[0]["pk"] > node.pk
     assert table("import", broken, "--duplicates", "ignore", "--dry-run")[0]["n_duplicates"] == 0
     assert "entry 8 (line 33)" in run("import", broken, "--strict", status=1).stderr
+
+
+def test_import_tells_of_atoms_that_overlap(tmp_path: Path, loop: Any) -> None:
+    file = tmp_path / "near.xyz"
+    file.write_text("2\n\nC 0 0 0\nC 0 0 1.3\n2\n\nC 0 0 0\nC 0 0 0.1\n")
+    result = run("import", file, "--dry-run").output
+    assert "'near.xyz', entry 1 (line 5) has two atoms 0.100 A apart; loops refuse it" in result
+    assert "2 structures, 1 with atoms that overlap; nothing was stored" in result
+    assert table("import", file, "--dry-run")[0]["n_overlapping"] == 1
 
 
 def test_import_what_matches(diamond_frames: Frames, tmp_path: Path, loop: Any) -> None:

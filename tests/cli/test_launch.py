@@ -126,6 +126,11 @@ def test_the_plans_of_the_others(loop: Any, code: Any) -> None:
         told = json.loads(launch(kind, *nodes, *common).stdout)
         assert told["process"] == f"rm.{kind}"
         assert [one["stage"] for one in told["stages"]] == [stage]
+    fresh = ["--set", "train.settings.draw=fresh", "--set", "train.settings.recipe.samples=70"]
+    told = json.loads(launch("train", "--frames", loop.inputs.dataset.pk, *fresh, *common).stdout)
+    assert "of 70 structures" in told["stages"][0]["work"]
+    missing = launch("train", *common, status=1).stderr
+    assert "--frames is missing: a file, or the PK" in missing
 
 
 def test_a_dataset_from_a_file(loop: Any, code: Any, tmp_path: Path) -> None:

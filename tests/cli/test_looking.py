@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -153,8 +154,9 @@ def test_clean(loop: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     assert "nobody to ask" in run("clean", "--json", status=2).stderr
     assert "nothing was removed" in run("clean", given="n\n").output
     assert all(path.exists() for path in paths.values())
+    assert re.search(r" \d+\.\d +/", run("clean", "-n").output)
     train = next(job for job in jobs if job.process_label == "TrainCalculation")
-    assert "removed 1 folders" in run("clean", train.pk, given="y\n").output
+    assert "removed 1 folder" in run("clean", train.pk, given="y\n").output
     assert not paths[train.outputs.remote_folder.pk].exists()
     run("clean", loop.pk, "--finished", "--yes")
     assert not any(path.exists() for path in paths.values())
@@ -228,4 +230,7 @@ def test_without_a_profile(tmp_path: Path) -> None:
         assert done.returncode == 1
         assert done.stderr == "Error: there is no AiiDA profile; `aiida-rm setup` makes one\n"
     for arguments in (("status", "--help"), ("knobs", "stop"), ("setup", "--dry-run")):
-        assert called(*arguments).returncode == 0
+        done = called(*arguments)
+        assert done.returncode == 0
+    for what in ("a profile is missing", "'localhost'", "'aiida-rm-engine'", "daemon"):
+        assert what in done.stdout

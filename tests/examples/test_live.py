@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -43,6 +44,18 @@ def test_jobs_are_followed_and_torn_lines_passed_over(tmp_path: Path) -> None:
     assert "round 1/2: training on the response" in shown
     assert "round 1/2: relaxing random starts" in shown
     assert "force error 0.50" in shown
+
+
+def test_nothing_is_cut_in_a_usual_terminal(tmp_path: Path) -> None:
+    text = io.StringIO()
+    epoch = {"epoch": 3, "epochs": 12, "force_error": 0.5, "stress_error": 0.02}
+    with load("live").LiveView(tmp_path, Console(file=text, width=80), rounds=2):
+        job(tmp_path, "aabbcc", "train", json.dumps(epoch))
+    *_, line = (line for line in text.getvalue().splitlines() if "%" in line)
+    assert re.fullmatch(
+        r"round 1/2: training on the response 100% \d:\d\d:\d\d force error 0.50, stress 0.020 *",
+        line,
+    )
 
 
 def test_an_old_job_is_not_shown(tmp_path: Path) -> None:

@@ -92,6 +92,28 @@ def test_keys_are_enough(page: Any) -> None:
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") != before
 
 
+def test_a_point_shows_its_structure(page: Any) -> None:
+    place = '[data-chart^="energies"]'
+    point = page.evaluate(
+        """(place) => {
+          for (const chart of document.querySelectorAll(place))
+            for (const [number, trace] of chart.data.entries()) {
+              const at = trace.customdata.findIndex((key) => key !== null);
+              if (at < 0) continue;
+              chart.scrollIntoView({ block: "center" });
+              const { left, top } = chart.getBoundingClientRect();
+              const { xaxis, yaxis } = chart._fullLayout;
+              return { x: left + xaxis._offset + xaxis.d2p(trace.x[at]),
+                y: top + yaxis._offset + yaxis.d2p(trace.y[at]) };
+            }
+        }""",
+        place,
+    )
+    page.mouse.move(point["x"] + 15, point["y"] + 15)
+    page.mouse.move(point["x"], point["y"])
+    page.wait_for_selector(f"figure:has({place}) .peek:not([hidden])")
+
+
 def test_downloads_hold_the_structure(page: Any) -> None:
     with page.expect_download() as waiting:
         page.click('[data-details="0"] a[download$=".extxyz"]')

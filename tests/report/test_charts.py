@@ -36,13 +36,29 @@ def test_equal_axes_show_where_prediction_and_target_agree() -> None:
     assert layout["yaxis"]["scaleanchor"] == "x"
 
 
+def test_what_is_counted_has_whole_marks() -> None:
+    few = to_plotly(chart(whole="x"))["layout"]
+    assert few["xaxis"]["dtick"] == 1
+    assert "dtick" not in few["yaxis"]
+    many = Series("a", [0.0, 300.0], [1.0, 2.0])
+    assert "dtick" not in to_plotly(chart(series=(many,), whole="x"))["layout"]["xaxis"]
+
+
+def test_a_colour_is_kept_whatever_else_is_there() -> None:
+    series = (Series("a", [1.0], [1.0], POINTS), Series("b", [1.0], [1.0], POINTS, colour=4))
+    first, second = to_plotly(chart(series=series))["data"]
+    assert "meta" not in first
+    assert second["meta"] == 4
+
+
 @pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
 def test_pictures(tmp_path: Path, ending: str) -> None:
     file = tmp_path / f"c.{ending}"
     save(chart(equal=True), file)
     assert file.stat().st_size > 1000
-    bars = Series("n", ["C6", "a long formula"], [1.0, 2.0], BARS)
+    bars = Series("n", ["C6", "a long formula"], [1.0, 2.0], BARS, colour=3)
     save(chart(series=(bars, bars), log_y=True), file)
+    save(chart(whole="xy"), file)
 
 
 def test_unknown_endings_are_refused(tmp_path: Path) -> None:

@@ -7,20 +7,23 @@ import re
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pytest
 from aiida import orm
+from aiida.cmdline.commands.cmd_verdi import verdi
 from aiida.common.links import LinkType
 from click.testing import CliRunner
+from plumpy import ProcessState
 
 from aiida_rm.cli.report import plot, report
 from aiida_rm.data.frames import FramesData
 from aiida_rm.engine.converters import from_ase
 from aiida_rm.report.candidates import accepted_rows, best_candidates
-from aiida_rm.report.drawings import charts_of, funnel
-from aiida_rm.report.page import make_page, write_report
-from aiida_rm.report.provenance import Drawer
-from aiida_rm.report.run import read_run
+from aiida_rm.report.drawings import _energies, charts_of, funnel
+from aiida_rm.report.page import _space_group, make_page, write_report
+from aiida_rm.report.provenance import BOX, Drawer
+from aiida_rm.report.run import Round, Run, read_run
 
 HOSTILE = '</script><script>alert("x")</script><img src=x onerror=alert(1)>'
 
@@ -101,8 +104,6 @@ def test_hostile_labels_are_text(loop: orm.WorkChainNode) -> None:
 def test_hostile_structures_are_text(loop: orm.WorkChainNode) -> None:
     from ase.build import bulk
 
-    from aiida_rm.report.run import Round, Run
-
     frames = from_ase([bulk("Cu"), bulk("Au")])
     count = np.ones(2)
     labels = {"match": [HOSTILE] * 2, "name": [HOSTILE] * 2, "energy_per_atom": count}
@@ -130,7 +131,7 @@ def test_a_report_by_what_was_made(loop: orm.WorkChainNode) -> None:
 
 
 def test_nodes_of_others_are_refused(loop: orm.WorkChainNode) -> None:
-    with pytest.raises(ValueError, match="Dict that no process made"):
+    with pytest.raises(ValueError, match="Dict, was made by no process"):
         read_run(orm.Dict({}).store())
     child = next(node for node in loop.called if node.process_label == "describe_round")
     with pytest.raises(ValueError, match="describe_round, which aiida-rm knows nothing of"):
@@ -158,3 +159,101 @@ def test_the_commands(
     assert "there is no chart 'funel'" in wrong.output
     folder = runner.invoke(report, [str(loop.pk), "-o", "no/such/r.html"])
     assert "make it first" in folder.output
+
+
+@pytest.fixture
+def bare() -> orm.WorkChainNode:
+    """A loop that has done nothing yet."""
+    node = orm.WorkChainNode()
+    node.set_process_type("aiida.workflows:rm.loop")
+    node.set_process_state(ProcessState.RUNNING)
+    node.set_process_label("LoopWorkChain")
+    return node.store()
+
+
+def scored() -> FramesData:
+    from ase.build import bulk
+
+    labels = {
+        "energy_per_atom": [1.0, 2.0, 3.0],
+        "spacegroup": [225, 0, 12],
+        "converged": [True] * 3,
+        "valid": [True, False, True],
+        "unique": [True, True, False],
+    }
+    frames = from_ase([bulk(name) for name in ("Cu", "Ag", "Au")])
+    arrays = {name: np.array(values) for name, values in labels.items()}
+    return FramesData(frames.with_labels(structure=arrays)).store()
+
+
+def test_space_groups_have_their_symbols(bare: orm.WorkChainNode) -> None:
+    page = make_page(Run(bare, None, (Round("", found=scored()),), ()), 3)
+    assert "<td>Fm-3m (225)</td>" in page
+    assert _space_group(12) == "C2/m (12)"
+    assert _space_group(0) == ""
+    assert _space_group(HOSTILE) == HOSTILE
+    assert _space_group(9999) == "9999"
+
+
+def test_a_column_without_a_value_is_left_out(bare: orm.WorkChainNode) -> None:
+    counts = {"dataset": 1, "accepted": 0, "median_uncertainty": None}
+    rows = [{"round": 1, **counts, "yield": None}, {"round": 2, **counts, "yield": 0.5}]
+    rounds = tuple(Round(f"round {row['round']}", row=row) for row in rows)
+    page = make_page(Run(bare, None, rounds, ()), 1)
+    assert re.findall(r'<th scope="col">(.*?)</th>', page)[:4] == [
+        "round",
+        "dataset",
+        "accepted",
+        "yield",
+    ]
+
+
+def test_how_far_it_came_has_one_colour_in_all_rounds() -> None:
+    chart = _energies(Round("round 1", found=scored()), [])
+    assert chart is not None
+    colours = {series.name: series.colour for series in chart.series}
+    assert colours == {"not valid": 1, "repeat": 4, "unique": 0}
+    assert [*colours][-1] == "unique"
+
+
+def test_lines_of_the_provenance_pass_beside_boxes() -> None:
+    from ase.build import bulk
+
+    def frames(name: str, maker: orm.CalculationNode | None = None) -> FramesData:
+        node = FramesData(from_ase([bulk(name)]))
+        if maker is not None:
+            node.base.links.add_incoming(maker, LinkType.CREATE, "frames")
+        return node.store()
+
+    def process(*inputs: FramesData) -> orm.CalculationNode:
+        node = orm.CalculationNode()
+        node.set_process_state(ProcessState.FINISHED)
+        for number, one in enumerate(inputs):
+            node.base.links.add_incoming(one, LinkType.INPUT_CALC, f"in_{number}")
+        return node.store()
+
+    first, known = frames("Cu"), frames("Ag")
+    middle = frames("Au", process(first))
+    last = frames("Al", process(middle, first, known))
+    picture = Drawer().draw(last)
+    places = {box.pk: box for box in picture.boxes}
+    # What came from nowhere stands beside what it went with.
+    assert places[known.pk].y == places[middle.pk].y
+    # The one line that passes boxes keeps to their right, and within the picture.
+    (around,) = [line for line in picture.lines if "V" in line]
+    right = float(around.split("C")[1].split(",")[0])
+    assert right > max(box.x for box in picture.boxes) + BOX[0]
+    assert right <= picture.width
+
+
+def test_the_commands_that_it_tells_exist(bare: orm.WorkChainNode) -> None:
+    page = make_page(read_run(bare), 1)
+    told = re.findall(rf"verdi .*?{bare.uuid}", page)
+    assert {line.split()[1] for line in told} == {"process", "node", "archive"}
+    for line in told:
+        words = line.split()[1:]
+        command: Any = verdi
+        while isinstance(command, click.Group):
+            command = command.get_command(click.Context(command), words.pop(0))
+        # An option that verdi does not know ends here.
+        command.make_context(command.name, words)

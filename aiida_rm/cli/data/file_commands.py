@@ -11,7 +11,7 @@ from aiida.cmdline.utils import decorators, echo
 
 from aiida_rm.cli.command import Group
 from aiida_rm.cli.data import listing
-from aiida_rm.cli.output import JSON
+from aiida_rm.cli.output import JSON, OVERWRITE
 
 
 def add_file_commands(group: Group, what: str, *, use: str, curves: str, title: str) -> None:
@@ -35,7 +35,7 @@ def add_file_commands(group: Group, what: str, *, use: str, curves: str, title: 
         type=click.Path(path_type=Path),
         help=f"File or folder.  [default: {name}_PK.safetensors]",
     )
-    @listing.OVERWRITE
+    @OVERWRITE
     @decorators.with_dbenv()
     def export(datum: Any, output: Path | None, overwrite: bool) -> None:
         from aiida_rm.cli.data.weights import export_file
@@ -73,7 +73,7 @@ def add_file_commands(group: Group, what: str, *, use: str, curves: str, title: 
         type=click.Path(dir_okay=False, path_type=Path),
         help=f"Picture: png, svg or pdf.  [default: {name}_PK.png]",
     )
-    @listing.OVERWRITE
+    @OVERWRITE
     @decorators.with_dbenv()
     def plot(datum: Any, output: Path | None, overwrite: bool) -> None:
         from aiida_rm.cli.data.weights import metrics_of

@@ -12,7 +12,15 @@ from aiida.cmdline.utils import decorators, echo
 from aiida_rm.cli.command import Group
 from aiida_rm.cli.data import listing
 from aiida_rm.cli.data.selecting import choose, selection
-from aiida_rm.cli.output import JSON, print_json, print_pairs, print_table, shorten
+from aiida_rm.cli.output import (
+    JSON,
+    OVERWRITE,
+    counted,
+    print_json,
+    print_pairs,
+    print_table,
+    shorten,
+)
 
 _FRAMES = types.DataParamType(sub_classes=("aiida.data:rm.frames",))
 _FORMATS = ("extxyz", "xyz", "cif", "poscar", "db", "traj")
@@ -169,7 +177,7 @@ def frames_show(datum: Any, columns: str | None, as_json: bool, **selected: Any)
 )
 @click.option("--split", is_flag=True, help="Into a folder, a file for each structure.")
 @selection
-@listing.OVERWRITE
+@OVERWRITE
 @decorators.with_dbenv()
 def frames_export(
     datum: Any,
@@ -197,13 +205,13 @@ def frames_export(
     if output.exists() and not overwrite and not (split and output.is_dir()):
         raise ValueError(f"'{output}' exists; name another file, or add --overwrite")
     if split:
-        files = export_each(part, output, form or "cif", chosen.tolist())
-        echo.echo_success(f"wrote {len(files)} files to {output}")
+        files = export_each(part, output, form or "cif", chosen.tolist(), overwrite=overwrite)
+        echo.echo_success(f"wrote {counted(len(files), 'file')} to {output}")
         return
     if output.is_dir():
         raise ValueError(f"'{output}' is a folder; add --split for a file each, or name a file")
     export(part, output, form or format_of(output.name))
-    echo.echo_success(f"wrote {len(part)} structures to {output}")
+    echo.echo_success(f"wrote {counted(len(part), 'structure')} to {output}")
 
 
 @frames.command("import")
@@ -255,7 +263,7 @@ def frames_import(sources: tuple[Path, ...], source_group: Any, as_json: bool, *
         print_json(reports)
         return
     for report in reports:
-        for line in (*report["left_out"], *report["duplicates"]):
+        for line in (*report["left_out"], *report["duplicates"], *report.get("overlapping", ())):
             echo.echo_warning(line)
         if report["pk"] is None:
             echo.echo_report(f"{report['source']}: {report['told']}")
@@ -279,7 +287,7 @@ def frames_import(sources: tuple[Path, ...], source_group: Any, as_json: bool, *
 @click.option("--colour", metavar="NAME", help="Label that colours the points, such as match.")
 @click.option("--draw", is_flag=True, help="Draw the structures (the first 12) instead.")
 @selection
-@listing.OVERWRITE
+@OVERWRITE
 @decorators.with_dbenv()
 def frames_plot(
     datum: Any,

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aiida_rm.cli.output import counted
+
 if TYPE_CHECKING:
     from aiida.orm import Group
 
@@ -21,8 +23,8 @@ def import_path(path: Path, *, dry_run: bool, strict: bool, processes: int, **ho
 
     Returns:
         ``source``, ``pk`` (None if nothing was stored), ``n_structures``, ``n_left_out``,
-        ``n_duplicates``, ``left_out`` and ``duplicates`` (lines, at most 50 and a count), and
-        ``told``, a sentence.
+        ``n_duplicates``, ``left_out`` and ``duplicates`` (lines, at most 50 and a count), likewise
+        ``n_overlapping`` and ``overlapping`` of a file, and ``told``, a sentence.
 
     Raises:
         FramesError: nothing in it can be used.
@@ -39,6 +41,7 @@ def import_path(path: Path, *, dry_run: bool, strict: bool, processes: int, **ho
     kept, found = _without_duplicates(frames, places, how["duplicates"], match=how["match"])
     frames = frames.select(kept)
     report = _report(str(path), len(frames), [f"left out: {line}" for line in problems], found)
+    report |= _overlapping(frames, [places[row] for row in kept])
     if dry_run:
         return report | {"told": f"{_count(report)}; nothing was stored (--dry-run)"}
     node = FramesData(frames, label=(how["label"] or path.name)[:255])
@@ -127,6 +130,17 @@ def _without_duplicates(
     return np.setdiff1d(everything, again) if wish == "remove" else everything, lines
 
 
+def _overlapping(frames: Frames, places: list[str]) -> dict[str, Any]:
+    """A line for each structure that no loop would take."""
+    from aiida_rm.calculations.perturb import OVERLAP
+
+    lines = [
+        f"{places[row]} has two atoms {distance:.3f} A apart; loops refuse it, so mend or remove it"
+        for row, distance in frames.overlaps(OVERLAP)
+    ]
+    return {"n_overlapping": len(lines), "overlapping": _first(lines, "with atoms that overlap")}
+
+
 def _matching(frames: Frames) -> Any:
     """As `first_copies`, by what rm.score calls equal."""
     import numpy as np
@@ -173,10 +187,14 @@ def _told(node: Any, report: dict[str, Any], how: dict[str, Any]) -> dict[str, A
 
 
 def _count(report: dict[str, Any]) -> str:
-    parts = [f"{report['n_structures']} structures"]
-    for name, words in (("n_left_out", "entries left out"), ("n_duplicates", "duplicates")):
-        if report[name]:
-            parts.append(f"{report[name]} {words}")
+    parts = [counted(report["n_structures"], "structure")]
+    for name, one, many in (
+        ("n_left_out", "entry left out", "entries left out"),
+        ("n_duplicates", "duplicate", "duplicates"),
+        ("n_overlapping", "with atoms that overlap", "with atoms that overlap"),
+    ):
+        if report.get(name):
+            parts.append(counted(report[name], one, many))
     return ", ".join(parts)
 
 

@@ -26,13 +26,14 @@ LABEL = click.option(
 )
 LAST = click.option("--last", type=click.IntRange(1), metavar="N", help="The newest N alone.")
 
-#: AiiDA's own begins with -o, which is that of --output here.
-OVERWRITE = click.option("-f", "--overwrite", is_flag=True, help="Write over what is there.")
+PAST_DAYS = click.option(
+    "-p", "--past-days", type=click.IntRange(0), metavar="N", help="Those made in the past N days."
+)
 
 
 def common(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that all `list` commands have."""
-    for option in (LAST, options.GROUPS(), options.PAST_DAYS(default=None), LABEL):
+    for option in (LAST, options.GROUPS(), PAST_DAYS, LABEL):
         command = option(command)
     return command
 

@@ -11,7 +11,7 @@ function look() {
   const axis = { gridcolor: colour("--line"), zerolinecolor: colour("--line"), automargin: true };
   return { font: { color: colour("--text"), size: 12 }, paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)", colorway: colours, margin: { l: 55, r: 10, t: 10, b: 45 },
-    legend: { orientation: "h", y: 1.12 }, hoverlabel: { font: { size: 12 } }, axis };
+    legend: { orientation: "h", x: 0, yanchor: "bottom", y: 1.02 }, hoverlabel: { font: { size: 12 } }, axis };
 }
 
 function drawCharts() {
@@ -20,6 +20,9 @@ function drawCharts() {
     const { axis, ...base } = look();
     const layout = { ...base, ...chart.layout, xaxis: { ...axis, ...chart.layout.xaxis },
       yaxis: { ...axis, ...chart.layout.yaxis } };
+    for (const trace of chart.data) {
+      if (trace.meta !== undefined) trace.marker.color = colours[trace.meta % colours.length];
+    }
     Plotly.react(place, chart.data, layout, { responsive: true, displaylogo: false });
     if (!place.dataset.ready) {
       place.dataset.ready = "1";
@@ -27,8 +30,18 @@ function drawCharts() {
         const key = event.points[0].customdata;
         if (key !== undefined && key !== null) choose(key, true);
       });
+      place.on("plotly_hover", (event) => peek(place, event.points[0].customdata));
+      place.on("plotly_unhover", () => peek(place, null));
     }
   }
+}
+
+/* The picture of the structure under the pointer, where it is one of those below. */
+function peek(place, key) {
+  const image = place.parentElement.querySelector(".peek");
+  const card = key === undefined || key === null ? null : all(".card img")[key];
+  image.hidden = !card;
+  if (card) image.src = card.src;
 }
 
 let chosen = 0;
@@ -40,6 +53,17 @@ function drawScene() {
   const scene = payload.scenes[chosen];
   if (!place || !scene) return;
   const { atoms, bonds, cell } = scene;
+  // The whole of it fits, however it is turned; balls are of one scale with distances.
+  const boxed = ["x", "y", "z"].map((axis, k) => {
+    const values = [...atoms[axis], ...cell.flat().map((point) => point[k])];
+    const [low, high] = [Math.min(...values), Math.max(...values)];
+    return { middle: (low + high) / 2, half: (high - low) / 2 + 0.5 };
+  });
+  const reach = Math.hypot(...boxed.map((axis) => axis.half));
+  const narrow = Math.min(place.clientWidth, place.clientHeight) || 300;
+  const [gridX, gridY, gridZ] = boxed.map(({ middle, half }) =>
+    ({ visible: false, range: [middle - half, middle + half] }));
+  const [spanX, spanY, spanZ] = boxed.map((axis) => (1.45 * axis.half) / reach);
   const sticks = { x: [], y: [], z: [] };
   for (const [i, j] of bonds) for (const axis of "xyz") {
     sticks[axis].push(atoms[axis][i], atoms[axis][j], null);
@@ -52,12 +76,12 @@ function drawScene() {
     { ...lines, ...edges, line: { color: colour("--accent"), width: 2 } },
     { type: "scatter3d", mode: "markers", x: atoms.x, y: atoms.y, z: atoms.z, text: atoms.symbol,
       hovertemplate: "%{text}<extra></extra>", marker: { color: atoms.colour, opacity: 1,
-        size: atoms.radius.map((radius) => 22 * Math.sqrt(radius)),
+        size: atoms.radius.map((radius) => Math.max(5, (0.4 * narrow * radius) / reach)),
         line: { color: "#30363d", width: 1 } } },
   ];
-  const off = { visible: false };
   const layout = { ...look(), showlegend: false, margin: { l: 0, r: 0, t: 0, b: 0 },
-    scene: { xaxis: off, yaxis: off, zaxis: off, aspectmode: "data", camera } };
+    scene: { xaxis: gridX, yaxis: gridY, zaxis: gridZ, camera, aspectmode: "manual",
+      aspectratio: { x: spanX, y: spanY, z: spanZ } } };
   delete layout.axis;
   Plotly.react(place, data, layout, { responsive: true, displaylogo: false });
 }
