@@ -7,9 +7,7 @@
     python examples/train_potential.py better.safetensors qm7b.extxyz --begin molecules.safetensors
 
 Without a dataset it is one diamond. The dataset is whatever ``rm`` reads (extxyz, CIF, csv, ASE
-db...); one without cells is taken as molecules. With ``--refine N`` the training is followed by N
-more, each from the potential before it, on which some copies descend first where the protocol says
-so (as in the rounds of ``rm.loop``). The potentials beside this file were made so.
+db...); one without cells is taken as molecules. The potentials beside this file were made so.
 """
 
 from __future__ import annotations
@@ -25,7 +23,6 @@ import numpy as np
 from ase.build import bulk
 
 from aiida_rm.engine.converters import from_ase
-from aiida_rm.engine.descents import with_descents
 from aiida_rm.engine.errors import EngineError
 from aiida_rm.engine.frames import Frames
 from aiida_rm.engine.potential import Potential
@@ -52,18 +49,13 @@ def main() -> int:
     parser.add_argument("--train", default="{}", help="JSON: other settings of the training")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--begin", type=Path, help="begin with the weights of this potential")
-    parser.add_argument("--refine", type=int, default=0, help="so many further trainings")
     given = parser.parse_args()
     try:
         frames = without_some(stable(given.dataset), given.hold_out)
         potential = Potential.load(given.begin) if given.begin else None
         recipe, knobs = settings(frames, given)
         use_threads(knobs.threads)
-        for number in range(given.refine + 1):
-            seeds = {"seed": given.seed + number}
-            potential = train(frames, replace(recipe, **seeds), replace(knobs, **seeds), potential)
-            potential.save(given.output)
-            print(f"{given.output}: {potential.n_parameters} parameters")
+        train(given.output, frames, recipe, knobs, potential)
     except (EngineError, ValueError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1
@@ -109,15 +101,15 @@ def settings(frames: Frames, given: argparse.Namespace) -> tuple[PerturbSettings
 
 
 def train(
-    frames: Frames, recipe: PerturbSettings, settings: TrainSettings, begin: Potential | None
-) -> Potential:
-    """Perturb, descend, train."""
+    output: Path,
+    frames: Frames,
+    recipe: PerturbSettings,
+    settings: TrainSettings,
+    begin: Potential | None,
+) -> None:
+    """Perturb, train, save."""
     began = time.monotonic()
-    perturbed = perturb(frames, recipe)
-    if begin is not None and recipe.descents:
-        perturbed = with_descents(perturbed, begin, recipe)
-        print(f"{perturbed.structure['descended'].sum()} copies descended", flush=True)
-    trainer = Trainer(perturbed, settings, begin)
+    trainer = Trainer(perturb(frames, recipe), settings, begin)
     outcome = trainer.run(
         on_epoch=lambda m: print(
             f"epoch {m['epoch']:.0f} of {m['epochs']:.0f}: force error {m['force_error']:.3f}, "
@@ -125,8 +117,9 @@ def train(
             flush=True,
         )
     )
-    print(f"{(time.monotonic() - began) / 60:.1f} minutes", flush=True)
-    return outcome.potential
+    outcome.potential.save(output)
+    minutes = (time.monotonic() - began) / 60
+    print(f"{output}: {outcome.potential.n_parameters} parameters, {minutes:.1f} minutes")
 
 
 if __name__ == "__main__":

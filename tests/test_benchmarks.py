@@ -14,7 +14,7 @@ FOLDER = Path(__file__).parents[1] / "benchmarks"
 
 
 #: These take real data from the folder that AIIDA_RM_DATA names.
-WITH_DATA = ["csp", "dataset_reading", "descents", "qm7b", "qm7b_referee", "scoring", "starts"]
+WITH_DATA = ["csp", "dataset_reading", "energy", "qm7b", "qm7b_referee", "scoring", "starts"]
 
 
 @pytest.mark.slow

@@ -10,7 +10,6 @@ from aiida.engine import CalcJobProcessSpec
 
 from aiida_rm.calculations.base import EngineCalculation, define_cut_short
 from aiida_rm.data.frames import FramesData
-from aiida_rm.data.potential import PotentialData
 from aiida_rm.engine import files
 from aiida_rm.engine.errors import FramesError
 
@@ -33,46 +32,25 @@ class PerturbCalculation(EngineCalculation):
             valid_type=FramesData,
             help="Stable structures: molecules, crystals or both.",
         )
-        spec.input(
-            "potential",
-            valid_type=PotentialData,
-            required=False,
-            help="Some of the copies first go down on it (settings `descents`).",
-        )
         spec.output(
             "frames",
             valid_type=FramesData,
             required=False,
             help="Perturbed structures with the targets as labels: force, stress, energy; `parent` "
-            "is the index of the structure they come from, `descended` tells who went down.",
+            "is the index of the structure they come from.",
         )
         define_cut_short(spec, resumable=False)
 
     @classmethod
     def validate_together(cls, inputs: Mapping[str, Any]) -> str | None:
-        """Refuse structures that no perturbation can mend, and a potential that is of no use."""
-        frames, potential = inputs.get("frames"), inputs.get("potential")
+        """Refuse structures that no perturbation can mend."""
+        frames = inputs.get("frames")
         message = unusable(frames) if frames is not None else None
-        if message:
-            return f"`frames`: {message}"
-        if potential is None or frames is None:
-            return None
-        settings = cls.settings_of(inputs)
-        if not settings.descents:
-            return "`potential` is of no use while 'descents' is 0; set it, or leave the input out"
-        if unknown := sorted({*frames.elements} - {*potential.elements}):
-            return (
-                f"`potential` has never seen {', '.join(unknown)}; give one that was trained on "
-                "these structures, or leave it out"
-            )
-        return None
+        return f"`frames`: {message}" if message else None
 
     def copies(self) -> list[tuple[str, str, str]]:
-        """The stable structures; the potential to descend on."""
-        copies = list(self.inputs.frames.local_copy_list(files.INPUT_FRAMES))
-        if (node := self.inputs.get("potential")) is not None:
-            copies.append((node.uuid, node.filename, files.INPUT_POTENTIAL))
-        return copies
+        """The stable structures."""
+        return list(self.inputs.frames.local_copy_list(files.INPUT_FRAMES))
 
 
 def unusable(node: FramesData) -> str | None:

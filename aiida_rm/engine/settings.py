@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 
 from aiida_rm.engine.errors import SettingsError
 from aiida_rm.engine.knobs import describe, knob, parse, to_plain
-from aiida_rm.engine.perturb_settings import PerturbSettings
 from aiida_rm.engine.referee_settings import RelaxSettings
 from aiida_rm.engine.score_settings import CHEMISTRY, ScoreSettings
 from aiida_rm.engine.settings_checks import check_starts
@@ -50,6 +49,51 @@ T = TypeVar("T")
 _TOLD = 10
 #: Processes of one training that make its batches.
 MAX_WORKERS = 256
+
+
+@dataclass(frozen=True)
+class PerturbSettings:
+    """Stable structures to perturbed ones with response targets (method: arXiv:2405.09057)."""
+
+    seed: int = knob(0, "seed of all random numbers", low=0)
+    samples: int = knob(
+        4000, "perturbed structures in all; each structure gets its share, at least one", low=1
+    )
+    min_atoms: int = knob(
+        8, "periodic structures are repeated until they hold so many atoms", low=1, high=10_000
+    )
+    displacement: float = knob(
+        0.05, "width of the uniform displacement at level 1", unit="angstrom", low=0, high=10
+    )
+    displacement_levels: tuple[float, ...] = knob(
+        (0, 1, 2, 3, 4, 6, 8, 10, 12, 16, 32), "multiples of the displacement", low=0, high=1000
+    )
+    force_noise: float = knob(
+        0.0, "noise on the target forces, times the root of the level", unit="angstrom", low=0
+    )
+    strain: float = knob(0.10, "largest isotropic strain of the cell", low=0, high=0.5)
+    strain_levels: int = knob(11, "isotropic strains, evenly from -strain to +strain", low=1)
+    shear: float = knob(0.10, "width of the uniform random part of the strain", low=0, high=0.5)
+    core_scale: float = knob(
+        0.5,
+        "pairs nearer than this share of their covalent radii's sum repel each other",
+        low=0.05,
+        high=1,
+    )
+    core_strength: float = knob(1.0, "repulsion of two atoms on one spot", unit="angstrom^2", low=0)
+    spring: float = knob(1.0, "spring constant that pulls an atom home", low=1e-6)
+    distribution: str = knob(
+        "uniform", "of a displacement, at the same root mean square", choices=("uniform", "normal")
+    )
+    saturation: float = knob(
+        0.0, "the pull home grows no further beyond about this; 0: it does", unit="angstrom", low=0
+    )
+    match: bool = knob(
+        True,
+        "an atom's home is the like one that makes all ways home shortest, not where it was",
+    )
+    young_modulus: float = knob(1.0, "Young's modulus of the fictitious cell", low=0)
+    poisson_ratio: float = knob(0.3, "Poisson's ratio of the fictitious cell", low=0, high=0.49)
 
 
 @dataclass(frozen=True)
@@ -335,11 +379,6 @@ def _check_together(settings: Any) -> None:
         raise SettingsError("'displacement_levels' is empty; give at least one level")
     if isinstance(settings, TrainSettings):
         _check_together(settings.recipe)
-        if settings.draw == "fresh" and settings.recipe.descents:
-            raise SettingsError(
-                "'descents' of the 'recipe' needs copies that are stored; set 'draw' to 'stored' "
-                "and give the output of perturb, or 'descents' to 0"
-            )
         if settings.force_weight == 0 and settings.stress_weight == 0:
             raise SettingsError("'force_weight' and 'stress_weight' are both 0: nothing to learn")
         if settings.patience and not settings.validation_fraction:

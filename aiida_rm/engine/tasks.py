@@ -6,7 +6,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,25 +46,17 @@ class Outcome:
 
 
 def run_perturb(job: Job) -> Outcome:
-    """input_frames [, input_potential] -> output_frames with targets."""
+    """input_frames -> output_frames with targets."""
     from aiida_rm.engine.response import perturb
 
     assert isinstance(job.settings, PerturbSettings)
     use_threads(1)
     frames = Frames.load(job.path(files.INPUT_FRAMES))
-    perturbed = perturb(frames, job.settings, Ticker(job, "perturbing").count)
-    descended = 0
-    if path := job.optional(files.INPUT_POTENTIAL):
-        from aiida_rm.engine.descents import with_descents
-
-        potential = _load_potential(path, "float32", job.settings.device)
-        ticker = Ticker(job, "descending")
-        perturbed = with_descents(perturbed, potential, job.settings, ticker.count)
-        descended = int(perturbed.structure["descended"].sum())
+    ticker = Ticker(job, "perturbing")
+    perturbed = perturb(frames, job.settings, ticker.count)
     perturbed.save(job.path(files.OUTPUT_FRAMES))
     return Outcome(
         summary={
-            "descended": descended,
             "n_structures": len(perturbed),
             "n_atoms": perturbed.n_atoms,
             "elements": list(perturbed.elements),
@@ -173,29 +164,24 @@ def run_generate(job: Job) -> Outcome:
 
 def _load_potentials(job: Job, s: GenerateSettings) -> tuple[Potential, list[Potential]]:
     """The potential to relax on, and the other members of the committee."""
+    import torch
+
+    from aiida_rm.engine.device import pick_device
+    from aiida_rm.engine.potential import Potential
     from aiida_rm.engine.search import check_committee
 
-    potential = _load_potential(job.path(files.INPUT_POTENTIAL), s.dtype, s.device)
+    dtype, device = getattr(torch, s.dtype), pick_device(s.device)
+    potential = Potential.load(job.path(files.INPUT_POTENTIAL), dtype=dtype, device=device)
     folder = job.optional(files.INPUT_COMMITTEE)
     paths = sorted(folder.glob("*.safetensors")) if folder else []
     if folder and not paths:
         raise PotentialError(
             f"'{folder.name}' holds no potential; put files *.safetensors there, or remove it"
         )
-    members = [_load_potential(path, s.dtype, s.device) for path in paths]
+    members = [Potential.load(path, dtype=dtype, device=device) for path in paths]
     elements = {path.stem: one.elements for path, one in zip(paths, members, strict=True)}
     check_committee(potential.elements, elements)
     return potential, members
-
-
-def _load_potential(path: Path, dtype: str, device: str) -> Potential:
-    """A potential in a number format, where the settings want it."""
-    import torch
-
-    from aiida_rm.engine.device import pick_device
-    from aiida_rm.engine.potential import Potential
-
-    return Potential.load(path, dtype=getattr(torch, dtype), device=pick_device(device))
 
 
 def _make_starts(

@@ -21,7 +21,7 @@ from aiida_rm.calculations.functions import merge_frames, settings_of_round
 from aiida_rm.calculations.perturb import PerturbCalculation
 from aiida_rm.data.frames import FramesData
 from aiida_rm.data.potential import PotentialData
-from aiida_rm.engine.settings import PerturbSettings, parse_settings
+from aiida_rm.engine.settings import parse_settings
 from aiida_rm.workflows.committee import CommitteeMixin
 from aiida_rm.workflows.common import CleaningMixin, call, exit_with, once_more, verdict
 from aiida_rm.workflows.continuing import continued_inputs
@@ -180,14 +180,7 @@ class LoopWorkChain(CommitteeMixin, CleaningMixin, ProtocolMixin, WorkChain):
         """Perturb the dataset."""
         inputs = AttributeDict(self.exposed_inputs(PerturbCalculation, "perturb"))
         inputs.frames = self.ctx.dataset
-        if (potential := self.ctx.potential) is not None and self._can_descend(inputs, potential):
-            inputs.potential = potential
         return self._launch("perturb", PerturbCalculation, inputs, inputs)
-
-    def _can_descend(self, inputs: AttributeDict, potential: PotentialData) -> bool:
-        """Whether copies of the dataset are to go down on a potential, and can."""
-        wanted = parse_settings(PerturbSettings, inputs.settings.get_dict()).descents > 0
-        return wanted and {*self.ctx.dataset.elements} <= {*potential.elements}
 
     def perturb_once_more(self) -> Any:
         """Run the job again if it was unlucky."""

@@ -81,7 +81,7 @@ def _define_inputs(spec: ProcessSpec) -> None:
     spec.expose_inputs(
         PerturbCalculation,
         namespace="perturb",
-        exclude=("frames", "potential"),
+        exclude=("frames",),
         namespace_options={"help": of.format("calculations rm.perturb")},
     )
     spec.expose_inputs(

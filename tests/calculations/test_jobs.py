@@ -198,19 +198,6 @@ def test_overlapping_atoms_are_refused(inputs: Any, instantiate: Any) -> None:
         instantiate("perturb", inputs("perturb", frames=FramesData(frames)))
 
 
-def test_a_potential_to_descend_on_is_sent(
-    inputs: Any, prepare: Any, instantiate: Any, potential_data: Any, molecule_frames: Frames
-) -> None:
-    descending = {"potential": potential_data, "settings": {"descents": 0.5}}
-    info, _ = prepare("perturb", inputs("perturb", **descending))
-    sent = (potential_data.uuid, potential_data.filename, "input_potential.safetensors")
-    assert sent in info.local_copy_list
-    with pytest.raises(ValueError, match="of no use while 'descents' is 0"):
-        instantiate("perturb", inputs("perturb", potential=potential_data))
-    with pytest.raises(ValueError, match=r"has never seen H, O; give one that was trained"):
-        instantiate("perturb", inputs("perturb", **descending, frames=FramesData(molecule_frames)))
-
-
 def test_partly_periodic_structures_are_refused(inputs: Any, instantiate: Any) -> None:
     slab = Frames.build([[6]], [[[0, 0, 0]]], cells=[np.eye(3) * 3], pbc=[[True, True, False]])
     with pytest.raises(ValueError, match=r"structure 0 is periodic in only some directions; put"):

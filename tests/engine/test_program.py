@@ -58,19 +58,6 @@ def chain(tmp_path_factory: pytest.TempPathFactory, diamond_frames: Frames) -> P
     return top
 
 
-def test_copies_descend_on_a_potential_that_lies_there(chain: Path, tmp_path: Path) -> None:
-    file = prepare(
-        tmp_path / "perturb", "perturb", {**PERTURB, "descents": 1.0, "descent_steps": 3}
-    )
-    shutil.copytree(chain / "perturb" / files.INPUT_FRAMES, file.parent / files.INPUT_FRAMES)
-    shutil.copy(chain / "train" / files.OUTPUT_POTENTIAL, file.parent / files.INPUT_POTENTIAL)
-    assert main(["perturb", str(file)]) == 0
-    made = Frames.load(file.parent / files.OUTPUT_FRAMES)
-    descended = int(made.structure["descended"].sum())
-    assert results(file.parent)["summary"]["descended"] == descended
-    assert 0 < descended < len(made) == 40
-
-
 def test_every_task_leaves_results_metrics_and_its_output(chain: Path) -> None:
     for task in files.TASKS:
         found = results(chain / task)

@@ -1,10 +1,9 @@
-"""Does a potential get better by learning the way home from its own minima, and E~ itself?
+"""Does a potential generate better when it learns E~ itself, besides its derivatives?
 
 ``--system qm7b|mp|diamond``. The potential ``--begin`` (by default that of examples/potentials) is
 trained further on ``--samples`` perturbed structures for ``--epochs``, once for each of
-``--variants``: as before (plain), with E~ among the targets (energy), with copies that first go
-down on that potential (descents), with both. Then all, and the potential as it was (before), relax
-the same ``--starts``: of QM7b by basin hopping of ``--cycles``, else by the stages of systems.py.
+``--weights`` of E~. Then all of them, and the potential as it was (before), relax the same
+``--starts``: molecules by basin hopping of ``--cycles``, else by the stages of systems.py.
 Prints the share of good structures, and for molecules how well E~ tells them apart (AUC).
 """
 
@@ -22,7 +21,6 @@ import torch
 from common import arguments, finish
 from systems import SYSTEMS, System, chemistry_of
 
-from aiida_rm.engine.descents import with_descents
 from aiida_rm.engine.potential import Potential
 from aiida_rm.engine.relaxation import relax
 from aiida_rm.engine.response import perturb
@@ -30,8 +28,6 @@ from aiida_rm.engine.settings import Stage
 from aiida_rm.engine.training.trainer import Trainer
 
 _POTENTIALS = Path(__file__).parent.parent / "examples" / "potentials"
-#: Share of the far displaced copies that descend, and weight of E~.
-VARIANTS = {"plain": (0.0, 0.0), "energy": (0.0, 0.1), "descents": (0.8, 0.0), "both": (0.8, 0.1)}
 Figures = dict[str, Any]
 
 
@@ -41,7 +37,7 @@ def main() -> None:
         __doc__ or "",
         system="qm7b",
         begin="",
-        variants="plain,energy,descents,both",
+        weights="0,0.1",
         samples=8000,
         epochs=6,
         starts=108,
@@ -54,22 +50,21 @@ def main() -> None:
     begin = Path(given.begin) if given.begin else _POTENTIALS / f"{given.system}.safetensors"
     cycles = [int(part) for part in given.cycles.split(",")]
     figures: dict[str, Figures] = {}
-    for name in ("before", *given.variants.split(",")):
+    for weight in ("before", *given.weights.split(",")):
         potential, row = Potential.load(begin, dtype=torch.float32), {}
-        if name != "before":
-            potential, row = train(system, potential, name, given)
+        if weight != "before":
+            potential, row = train(system, potential, float(weight), given)
             if given.save:
                 Path(given.save).mkdir(parents=True, exist_ok=True)
-                potential.save(Path(given.save) / f"{given.system}-{name}.safetensors")
-        figures[name] = row | judge(system, potential, given, cycles)
-        print(json.dumps({"variant": name, **figures[name]}), flush=True)
-    finish("descents", given.seed, {"system": given.system, "variants": figures})
+                potential.save(Path(given.save) / f"{given.system}-{weight}.safetensors")
+        figures[weight] = row | judge(system, potential, given, cycles)
+        print(json.dumps({"weight": weight, **figures[weight]}), flush=True)
+    finish("energy", given.seed, {"system": given.system, "weights": figures})
 
 
-def train(system: System, begin: Potential, name: str, given: Any) -> tuple[Potential, Figures]:
-    """Some more epochs from the weights of a potential; all variants from the same copies."""
-    descents, energy = VARIANTS[name]
-    recipe = replace(system.recipe, seed=given.seed + 1, samples=given.samples, descents=descents)
+def train(system: System, begin: Potential, weight: float, given: Any) -> tuple[Potential, Figures]:
+    """Some more epochs from the weights of a potential; all weights from the same copies."""
+    recipe = replace(system.recipe, seed=given.seed + 1, samples=given.samples)
     shape = begin.network.shape.to_plain()
     knobs = {k: tuple(v) if isinstance(v, list) else v for k, v in shape.items()}
     settings = replace(
@@ -78,21 +73,14 @@ def train(system: System, begin: Potential, name: str, given: Any) -> tuple[Pote
         architecture=begin.architecture,
         seed=given.seed + 1,
         epochs=given.epochs,
-        energy_weight=energy,
+        energy_weight=weight,
         validation_fraction=0.03,
     )
     began = time.process_time()
     order = np.random.default_rng(given.seed).permutation(len(system.stable))
     perturbed = perturb(system.stable.select(np.sort(order[: given.samples])), recipe)
-    if descents:
-        perturbed = with_descents(perturbed, begin, recipe)
-    making = time.process_time() - began
-    progress = Trainer(perturbed, settings, begin).run()
-    return progress.potential, {
-        "descended": float(np.mean(perturbed.structure.get("descended", 0.0))),
-        "seconds_making": making,
-        "seconds": time.process_time() - began,
-    }
+    potential = Trainer(perturbed, settings, begin).run().potential
+    return potential, {"seconds": time.process_time() - began}
 
 
 def judge(system: System, potential: Potential, given: Any, cycles: list[int]) -> Figures:
