@@ -96,7 +96,7 @@ class Referee(ABC):
         """
 
     def check(self, frames: Frames) -> None:  # noqa: B027 - not every referee is choosy
-        """Refuse, before anything runs, structures that are not for this referee.
+        """Refuse, before anything runs, a set of which no structure is for this referee.
 
         Raises:
             RefereeError: saying which one, and what to do.

@@ -60,34 +60,23 @@ class PwReferee(Referee):
             )
 
     def check(self, frames: Frames) -> None:
-        """Refuse molecules and slabs, and elements without pseudopotentials or cutoffs."""
-        partial = np.flatnonzero(~frames.pbc.all(axis=1))
-        if len(partial):
-            row = partial[0]
-            raise RefereeError(
-                f"structure {row} ({frames.formula(row)}) is not periodic in all directions, and "
-                "pw.x judges crystals; take the referee 'xtb' for molecules, or give it a cell "
-                "with a vacuum"
-            )
+        """Refuse a set without a crystal that has pseudopotentials, or elements without cutoffs."""
         family = load_family(family_label(self.settings))
-        lacking = sorted(set(frames.elements) - set(family.elements))
-        if lacking:
-            rows = np.array(SYMBOLS)[frames.numbers] == lacking[0]
-            row = int(np.searchsorted(frames.ptr, np.flatnonzero(rows)[0], side="right") - 1)
-            raise RefereeError(
-                f"the family '{family.label}' has no pseudopotential of {', '.join(lacking)}, "
-                f"which structure {row} ({frames.formula(row)}) holds; name a family that has it "
-                f"in 'pseudo_family' ({_listed()})"
-            )
+        unfit = _unfit(frames, family)
+        if unfit and len(unfit) == len(frames):
+            row = min(unfit)
+            raise RefereeError(f"structure {row} ({frames.formula(row)}) {unfit[row]}")
         _check_format(family)
         if not self.settings.ecutwfc:
-            _check_cutoffs(family, frames.elements)
+            fit = [row for row in range(len(frames)) if row not in unfit]
+            _check_cutoffs(family, frames.select(np.array(fit, int)).elements)
 
     def refuse(self, frames: Frames) -> dict[int, str]:
-        """Atoms that are much too near each other."""
+        """Molecules, slabs, elements without pseudopotentials, and atoms that are much too near."""
         limit = self.settings.min_distance
-        verdicts = {}
-        for row in range(len(frames)):
+        unfit = _unfit(frames, load_family(family_label(self.settings)))
+        verdicts = {row: f"{FAILED}{frames.formula(row)} {why}" for row, why in unfit.items()}
+        for row in (row for row in range(len(frames)) if row not in unfit):
             distance = frames.minimum_distance(row, limit) if limit else np.inf
             if distance < limit:
                 verdicts[row] = (
@@ -103,6 +92,26 @@ class PwReferee(Referee):
             RefereeJob((row,), {"code": code, "frames": frames, "row": row, "settings": settings})
             for row in rows
         ]
+
+
+def _unfit(frames: Frames, family: Any) -> dict[int, str]:
+    """Why structures are not for pw.x with this family, by row."""
+    known = np.isin(SYMBOLS, list(family.elements))
+    found = {}
+    for row in range(len(frames)):
+        numbers = np.unique(frames.numbers[frames.ptr[row] : frames.ptr[row + 1]])
+        lacking = [SYMBOLS[number] for number in numbers if not known[number]]
+        if not frames.pbc[row].all():
+            found[row] = (
+                "is not periodic in all directions, and pw.x judges crystals; take the referee "
+                "'xtb' for molecules, or give it a cell with a vacuum"
+            )
+        elif lacking:
+            found[row] = (
+                f"holds {', '.join(lacking)}, of which the family '{family.label}' has no "
+                f"pseudopotential; name one that has it in 'pseudo_family' ({_listed()})"
+            )
+    return found
 
 
 def family_label(settings: PwSettings) -> str:

@@ -30,6 +30,10 @@ from aiida_rm.referees.programs import (
 )
 
 RELAXED = "xtbopt.xyz"
+_PERIODIC = (
+    "is periodic, and xtb judges molecules alone; take the referee 'ase' for crystals, or select "
+    "the molecules"
+)
 #: The methods know the elements up to radon.
 LAST_ELEMENT = 86
 _ENERGY = re.compile(r"TOTAL ENERGY\s+(-?\d+\.\d+)\s+Eh")
@@ -60,21 +64,18 @@ class XtbReferee(ProgramReferee):
     OPTIONS = MappingProxyType({**OPTIONS, "additional_retrieve": [RELAXED]})
 
     def check(self, frames: Frames) -> None:
-        """Refuse crystals: the program knows them badly or not at all."""
-        periodic = np.flatnonzero(frames.pbc.any(axis=1))
-        if len(periodic):
-            row = periodic[0]
-            raise RefereeError(
-                f"structure {row} ({frames.formula(row)}) is periodic, and xtb judges molecules "
-                "alone; take the referee 'ase' for crystals, or select the molecules"
-            )
+        """Refuse crystals alone: the program knows them badly or not at all."""
+        if len(frames) and frames.pbc.any(axis=1).all():
+            raise RefereeError(f"structure 0 ({frames.formula(0)}) {_PERIODIC}")
 
     def refuse(self, frames: Frames) -> dict[int, str]:
-        """Elements that xtb does not know, and odd electrons where they are not wanted."""
+        """Crystals, elements that xtb does not know, and odd electrons that are not wanted."""
         verdicts = {}
         for row in range(len(frames)):
             numbers = frames.numbers[frames.ptr[row] : frames.ptr[row + 1]]
-            if numbers.max() > LAST_ELEMENT:
+            if frames.pbc[row].any():
+                verdicts[row] = f"{FAILED}{frames.formula(row)} {_PERIODIC}"
+            elif numbers.max() > LAST_ELEMENT:
                 verdicts[row] = (
                     f"{FAILED}{frames.formula(row)} holds an element beyond radon, which xtb does "
                     "not know; take another referee"

@@ -16,6 +16,7 @@ from ase.build import bulk, molecule
 
 from aiida_rm.data.frames import FramesData
 from aiida_rm.engine.converters import from_ase
+from aiida_rm.referees.pw import PwReferee
 from aiida_rm.workflows.judge import JudgeWorkChain
 
 pytest.importorskip("aiida_quantumespresso", reason="needs the extra qe")
@@ -183,13 +184,25 @@ def test_refused_at_submission(
 
 
 def test_elements_and_molecules_are_refused(make_code: Any, family: Any) -> None:
+    says = (
+        r"structure 0 \(Si2\) holds Si, of which the family 'carbon' has no pseudopotential; name"
+    )
+    with pytest.raises(ValueError, match=says):
+        refused(make_code, crystals(bulk("Si")), {})
+    says = r"structure 0 \(CO\) is not periodic in all directions.*take the referee 'xtb'"
+    with pytest.raises(ValueError, match=says):
+        refused(make_code, crystals(molecule("CO"), bulk("Si")), {})
+
+
+def test_what_is_unfit_gets_a_verdict_and_the_others_go_on(family: Any) -> None:
     diamond = bulk("C", "diamond", a=3.567)
-    says = r"'carbon' has no pseudopotential of Si, which structure 1 \(Si2\) holds; name a family"
-    with pytest.raises(ValueError, match=says):
-        refused(make_code, crystals(diamond, bulk("Si")), {})
-    says = r"structure 1 \(CO\) is not periodic in all directions.*take the referee 'xtb'"
-    with pytest.raises(ValueError, match=says):
-        refused(make_code, crystals(diamond, molecule("CO")), {})
+    frames = crystals(diamond, bulk("Si"), molecule("CO"), diamond).get_frames()
+    referee = PwReferee(CHEAP)
+    referee.check(frames)
+    verdicts = referee.refuse(frames)
+    assert sorted(verdicts) == [1, 2]
+    assert verdicts[1].startswith("failed: Si2 holds Si, of which the family 'carbon' has no")
+    assert verdicts[2].startswith("failed: CO is not periodic in all directions")
 
 
 def test_a_code_of_another_program_is_refused(make_code: Any, family: Any) -> None:

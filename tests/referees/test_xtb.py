@@ -10,7 +10,8 @@ from aiida import orm
 from aiida.engine import run_get_node
 
 from aiida_rm.data.frames import FramesData
-from aiida_rm.engine.frames import Frames
+from aiida_rm.engine.frames import Frames, concatenate
+from aiida_rm.referees.xtb import XtbReferee
 from aiida_rm.workflows.judge import JudgeWorkChain
 
 WATER = ([8, 1, 1], [[0.0, 0.0, 0.12], [0.0, 0.76, -0.48], [0.0, -0.76, -0.48]])
@@ -181,6 +182,17 @@ def test_computers_out_of_reach_are_refused_at_submission(make_code: Any) -> Non
         ValueError, match=r"not configured; `verdi computer configure core\.ssh far`"
     ):
         run_get_node(JudgeWorkChain, **given, code=code.store())
+
+
+def test_a_crystal_among_molecules_gets_a_verdict(diamond_frames: Frames) -> None:
+    frames = concatenate([molecules(WATER).get_frames().without_labels(), diamond_frames])
+    referee = XtbReferee({})
+    referee.check(frames)
+    (row,) = referee.refuse(frames)
+    assert row == 1
+    assert referee.refuse(frames)[row].startswith(
+        "failed: C2 is periodic, and xtb judges molecules"
+    )
 
 
 def test_crystals_are_refused_at_submission(make_code: Any, diamond_frames: Frames) -> None:
