@@ -42,9 +42,10 @@ from aiida_rm.engine.training.data import (
 )
 from aiida_rm.engine.training.digest import training_digest
 from aiida_rm.engine.training.distributed import Team
+from aiida_rm.engine.training.errors import SUMS, add_errors, mean_errors
 from aiida_rm.engine.training.held_out import held_out
 from aiida_rm.engine.training.loader import Loader
-from aiida_rm.engine.training.loss import add_gradient, energy_errors, squared_errors
+from aiida_rm.engine.training.loss import add_gradient
 from aiida_rm.engine.training.model import first_model
 from aiida_rm.engine.training.progress import Metrics, Pace, Progress
 from aiida_rm.engine.training.ranking import energy_percentiles
@@ -52,8 +53,6 @@ from aiida_rm.engine.training.state import load_state, save_state
 
 #: Metrics that are means over the batches of an epoch.
 _MEANS = ("loss", "gradient_norm", "clipped", "learning_rate")
-#: What the errors of a set of structures are made of.
-_SUMS = ("structures", "atoms", "cells", "force", "stress", "energy", "weighted")
 
 
 @dataclass(frozen=True)
@@ -291,43 +290,13 @@ class Trainer:
         self._add_gradient = compiled
 
     def evaluate(self, rows: Rows) -> Metrics:
-        """Errors of the average weights on some rows of the data.
-
-        Returns:
-            ``validation_loss`` is what training makes small, weights by noise included;
-            ``force_error`` and ``stress_error``: squared error over the variance of the target (1:
-            as good as predicting none); ``force_rmse`` (per component), ``stress_rmse``;
-            ``energy_error``, where it is learnt: squared relative error of E~ per atom.
-        """
-        s, sums = self.settings, dict.fromkeys(_SUMS, 0.0)
-        for some in pack(rows, self.data.counts, 4 * s.batch_atoms):
+        """Errors of the average weights on some rows of the data (training/errors.py)."""
+        sums = dict.fromkeys(SUMS, 0.0)
+        for some in pack(rows, self.data.counts, 4 * self.settings.batch_atoms):
             for graph, targets in self.data.parts(self._own(some), self.limit):
-                prediction = self.average(graph)
-                found = squared_errors(prediction, graph, targets)
-                sums["structures"] += float(graph.n_structures)
-                if s.energy_weight:
-                    sums["energy"] += float(energy_errors(prediction, graph, targets).sum())
-                sums["atoms"] += float(len(found[0]))
-                sums["cells"] += float(graph.periodic.sum())
-                sums["force"] += float(found[0].sum())
-                sums["stress"] += float(found[1].sum())
-                weights = targets.weights.index_select(0, graph.batch)
-                sums["weighted"] += float((found[0] * weights).sum())
-        total = dict(zip(_SUMS, self.team.sum(sums[name] for name in _SUMS), strict=True))
-        atoms, cells = max(total["atoms"], 1.0), max(total["cells"], 1.0)
-        force, stress = total["force"] / atoms, total["stress"] / cells
-        energy = total["energy"] / max(total["structures"], 1.0)
-        loss = s.force_weight * total["weighted"] / atoms / self.scales[0]
-        return {
-            "validation_loss": loss
-            + s.stress_weight * stress / self.scales[1]
-            + s.energy_weight * energy,
-            "force_error": force / self.scales[0],
-            "stress_error": stress / self.scales[1],
-            **({"energy_error": energy} if s.energy_weight else {}),
-            "force_rmse": math.sqrt(force / 3),
-            "stress_rmse": math.sqrt(stress / 9),
-        }
+                add_errors(sums, self.average(graph), graph, targets, self.settings)
+        total = dict(zip(SUMS, self.team.sum(sums[name] for name in SUMS), strict=True))
+        return mean_errors(total, self.settings, self.scales)
 
     def _end_epoch(self, seconds: float, waited: float, trained: int) -> Metrics:
         s, p = self.settings, self.progress
