@@ -130,8 +130,13 @@ class Energies(nn.Module):
         self.potential = potential
 
     def forward(self, vectors: Tensor, graph: Graph) -> tuple[Tensor, Tensor]:
-        """Sum of the energies, and the energies (A,)."""
+        """Sum of the energies, and the energies (A,), of a batch of :func:`even_batch`."""
         atoms = self.potential.atom_energies(vectors, graph)
+        # The core of an edge that fills has no slope, but an energy.
+        centre, neighbour = graph.edge_index[0], graph.edge_index[1]
+        filled = (centre == neighbour) & (graph.shifts == 0).all(-1)
+        cores = 0.5 * self.potential.core_strength * filled.to(atoms.dtype)
+        atoms = atoms - torch.zeros_like(atoms).index_add(0, centre, cores)
         return atoms.sum(), atoms
 
 
