@@ -29,6 +29,8 @@ console = Console(soft_wrap=True)
 def main() -> int:
     """Set up what is missing, then run or submit; the exit status of the loop."""
     given = arguments()
+    if given.profile is None:
+        open_profile(console)  # before AiiDA is imported, which asks then where its profiles are
     from aiida.common.exceptions import AiidaException
     from aiida.engine import run_get_node, submit
 
@@ -47,22 +49,17 @@ def main() -> int:
 
 
 def prepare(given: argparse.Namespace) -> Any:
-    """Profile, computer, code and inputs, in this order; the builder of the loop.
+    """Profile (where it is the user's), computer, code and inputs; the builder of the loop.
 
     Raises:
         AiidaException, ValueError, OSError: one of them is not as it should be.
     """
-    if given.profile is None:
-        open_profile(console)
-    else:
-        from aiida import load_profile
-
-        load_profile(given.profile)
-
-    from aiida import orm
+    from aiida import load_profile, orm
 
     from aiida_rm.cli.running import need_daemon
 
+    if given.profile is not None:
+        load_profile(given.profile)
     if given.submit:
         need_daemon("leave out --submit")
     return make_builder(orm.load_code(given.code or set_up(given)), given)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -39,6 +41,26 @@ def refuse(
         return said
 
     return call
+
+
+def test_its_profile_is_none_of_the_users(files: Path, tmp_path: Path) -> None:
+    shutil.copytree(EXAMPLES, tmp_path / "examples")
+    (tmp_path / "mine.cif").write_text("")
+    code = (files / "code_venv.yml").read_text().splitlines()
+    other = ["computer: another" if line.startswith("computer:") else line for line in code]
+    (files / "code_venv.yml").write_text("\n".join(other))
+    (tmp_path / "users").mkdir()
+    done = subprocess.run(
+        [sys.executable, "examples/slurm.py", "mine.cif", "--files", str(files)],
+        cwd=tmp_path,
+        env={**os.environ, "AIIDA_PATH": str(tmp_path / "users")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "is for computer 'another'" in done.stderr
+    assert '"demo"' in (tmp_path / ".demo" / ".aiida" / "config.json").read_text()
+    assert not list((tmp_path / "users").rglob("config.json"))
 
 
 def test_a_profile_that_is_not_there(refuse: Any, files: Path) -> None:
