@@ -114,11 +114,11 @@ def judge(system: System, potential: Potential, given: Any, cycles: list[int]) -
     return figures
 
 
-def auc(values: np.ndarray, good: np.ndarray) -> float:
-    """The chance that a good one has a lower value than a bad one."""
+def auc(values: np.ndarray, good: np.ndarray) -> float | None:
+    """The chance that a good one has a lower value than a bad one; None without either."""
     finite = np.isfinite(values)
     low, high = values[finite & good], values[finite & ~good]
-    return float((low[:, None] < high[None]).mean()) if len(low) and len(high) else float("nan")
+    return float((low[:, None] < high[None]).mean()) if len(low) and len(high) else None
 
 
 if __name__ == "__main__":
