@@ -191,7 +191,8 @@ def change_folder(draw: Draw, folder: Path, outside: Path) -> None:
                 link.symlink_to(outside)
         else:
             other = pick(draw, files)
-            if other.is_file() and file.is_file() and not other.is_symlink():
+            links = other.is_symlink() or file.is_symlink()  # and not written through
+            if other.is_file() and file.is_file() and not links:
                 file.write_bytes(other.read_bytes())
 
 
