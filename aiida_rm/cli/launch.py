@@ -132,7 +132,7 @@ def _launch(kind: str, asked: dict[str, Any]) -> None:
     from aiida.engine import run_get_node, submit
 
     from aiida_rm.cli.data.selecting import parse_rules
-    from aiida_rm.cli.plan import make_builder, problem, put, read_settings
+    from aiida_rm.cli.plan import make_builder, problem, put, read_settings, remark
     from aiida_rm.cli.running import need_daemon
 
     flags = ("settings", "changes", "dry_run", "here", "full", "as_json", "label", "group")
@@ -151,6 +151,8 @@ def _launch(kind: str, asked: dict[str, Any]) -> None:
     wrong = problem(builder)
     if wrong:
         raise RefusalError(f"rm.{kind} refuses these inputs: {wrong}")
+    if told := remark(kind, builder):
+        echo.echo_warning(told, err=True)
     if how["dry_run"]:
         _show_plan(kind, builder, full=how["full"], as_json=how["as_json"])
         return

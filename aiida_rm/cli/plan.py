@@ -121,6 +121,18 @@ def problem(builder: Any) -> str:
     return "" if found is None else str(getattr(found, "message", found)).strip()
 
 
+def remark(kind: str, builder: Any) -> str:
+    """What to bear in mind with inputs that are not wrong, or nothing."""
+    name = "dataset" if kind == "loop" else "frames"
+    if kind not in ("train", "loop") or builder[name].pbc_kind != "mixed":
+        return ""
+    made = "; crystals alone are generated" if kind == "loop" else ""
+    return (
+        f"`{name}` mixes molecules and crystals: one potential learns both{made}. For two "
+        "potentials, import them as two sets."
+    )
+
+
 def plan_of(builder: Any) -> dict[str, Any]:
     """All inputs as plain values: settings complete, nodes as ``<pk> label``."""
     return plan_of_inputs(builder._inputs(prune=True))

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from aiida import orm
@@ -16,6 +17,7 @@ from aiida_rm.cli.cost import estimate
 from aiida_rm.cli.plan import make_builder
 from aiida_rm.data.export import export
 from aiida_rm.data.frames import FramesData
+from aiida_rm.engine.frames import Frames
 from tests.workflows.conftest import TINY, engine_code
 
 __all__ = ["engine_code"]
@@ -189,6 +191,16 @@ def test_json_stays_json_where_entries_are_left_out(code: Any, tmp_path: Path) -
     file.write_text("1\n\nC 0 0 0\n1\n\nXx 0 0 0\n")
     result = launch("loop", "--code", code.pk, "--dataset", file, "-n", "--json")
     assert json.loads(result.stdout)["process"] == "rm.loop"
+
+
+def test_a_mixed_dataset_is_told(loop: Any, code: Any, tmp_path: Path) -> None:
+    mixed = Frames.build([[6, 6], [6, 8]], [[[0, 0, 0], [0.9, 0.9, 0.9]], [[0, 0, 0], [1.1, 0, 0]]],
+                         [np.eye(3) * 3.6, np.zeros((3, 3))])  # fmt: skip
+    export(mixed, tmp_path / "mixed.extxyz", "extxyz")
+    asked = ("--code", code.full_label, "--dry-run")
+    told = launch("loop", *asked, "--dataset", tmp_path / "mixed.extxyz")
+    assert "mixes molecules and crystals: one potential learns both; crystals" in told.stderr
+    assert "mixes" not in launch("loop", *asked, "--dataset", loop.inputs.dataset.pk).stderr
 
 
 def test_refused_settings_files(loop: Any, tmp_path: Path) -> None:

@@ -38,7 +38,16 @@ def xyz_items(path: Path, file: str) -> Iterator[Item]:
                 atoms = ase.io.read(io.StringIO(text), format="extxyz", properties_parser=parser)
                 yield Entry(file, where, record_of_ase(atoms))
             except Exception as error:  # noqa: BLE001 - whatever a foreign text makes ASE do
-                yield problem(file, where, error)
+                yield problem(file, where, _ragged(text, line) or error)
+
+
+def _ragged(text: str, line: int) -> str:
+    """Which line of the atoms has other columns than the first of them, if one has."""
+    columns = [len(row.split()) for row in text.splitlines()[2:]]
+    for number, count in enumerate(columns, start=line + 2):
+        if count != columns[0]:
+            return f"line {number} has {count} columns, the first atom has {columns[0]}"
+    return ""
 
 
 def _comment_parser(text: str) -> Callable[[str], dict[str, Any]]:

@@ -71,7 +71,11 @@ def extxyz(tmp_path: Path) -> Path:
         (lambda x: [*x[:4], "two\n", *x[5:]], [0, 2], r"entry 1 \(line 5\).*atoms, not 'two'"),
         (lambda x: [*x[:4], "junk\n", *x[4:]], [0, 1, 2], r"entry 1 \(line 5\).*not 'junk'"),
         (lambda x: [*x[:7], "C 1.0 oops 2.0\n", *x[8:]], [0, 2], r"entry 1 \(line 5\)"),
-        (lambda x: [*x[:7], "C 1.0\n", *x[8:]], [0, 2], r"entry 1 \(line 5\)"),
+        (
+            lambda x: [*x[:7], "C 1.0\n", *x[8:]],
+            [0, 2],
+            r"line 8 has 2 columns, the first atom has 4",
+        ),
         (lambda x: [*x[:7], "Qq 1.0 1.0 2.0\n", *x[8:]], [0, 2], r"entry 1 .*'Qq' is .*unknown"),
         (lambda x: [*x[:7], "C nan 1.0 2.0\n", *x[8:]], [0, 2], r"entry 1 .*not a finite number"),
         (lambda x: [*x[:7], "X 1.0 1.0 2.0\n", *x[8:]], [0, 2], r"entry 1 .*atomic number 0"),
