@@ -132,7 +132,7 @@ def _launch(kind: str, asked: dict[str, Any]) -> None:
     from aiida.engine import run_get_node, submit
 
     from aiida_rm.cli.data.selecting import parse_rules
-    from aiida_rm.cli.plan import make_builder, problem, put, read_settings, remark
+    from aiida_rm.cli.plan import make_builder, put, read_settings
     from aiida_rm.cli.running import need_daemon
 
     flags = ("settings", "changes", "dry_run", "here", "full", "as_json", "label", "group")
@@ -148,11 +148,7 @@ def _launch(kind: str, asked: dict[str, Any]) -> None:
     if not how["dry_run"] and not how["here"]:
         need_daemon("add --run")
     builder = make_builder(kind, table, store=not how["dry_run"])
-    wrong = problem(builder)
-    if wrong:
-        raise RefusalError(f"rm.{kind} refuses these inputs: {wrong}")
-    if told := remark(kind, builder):
-        echo.echo_warning(told, err=True)
+    _check(kind, builder)
     if how["dry_run"]:
         _show_plan(kind, builder, full=how["full"], as_json=how["as_json"])
         return
@@ -170,6 +166,16 @@ def _launch(kind: str, asked: dict[str, Any]) -> None:
         echo.echo_success(f"rm.{kind} is <{node.pk}>; watch it with `aiida-rm status --watch`")
     if how["here"] and not node.is_finished_ok:
         raise click.exceptions.Exit(1)
+
+
+def _check(kind: str, builder: Any) -> None:
+    """Refuse what the process would, and tell what is odd."""
+    from aiida_rm.cli.plan import problem, remark
+
+    if wrong := problem(builder):
+        raise RefusalError(f"rm.{kind} refuses these inputs: {wrong}")
+    if odd := remark(kind, builder):
+        click.echo(f"Note: {odd}", err=True)
 
 
 def _show_plan(kind: str, builder: Any, *, full: bool, as_json: bool) -> None:
