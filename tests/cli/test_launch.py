@@ -17,7 +17,7 @@ from aiida_rm.cli.cost import estimate
 from aiida_rm.cli.plan import make_builder
 from aiida_rm.data.export import export
 from aiida_rm.data.frames import FramesData
-from aiida_rm.engine.frames import Frames
+from aiida_rm.engine.frames import Frames, concatenate
 from tests.workflows.conftest import TINY, engine_code
 
 __all__ = ["engine_code"]
@@ -194,8 +194,9 @@ def test_json_stays_json_where_entries_are_left_out(code: Any, tmp_path: Path) -
 
 
 def test_a_mixed_dataset_is_told(loop: Any, code: Any, tmp_path: Path) -> None:
-    mixed = Frames.build([[6, 6], [6, 8]], [[[0, 0, 0], [0.9, 0.9, 0.9]], [[0, 0, 0], [1.1, 0, 0]]],
-                         [np.eye(3) * 3.6, np.zeros((3, 3))])  # fmt: skip
+    crystal = Frames.build([[6, 6]], [[[0, 0, 0], [0.9, 0.9, 0.9]]], [np.eye(3) * 3.6])
+    molecule = Frames.build([[6, 8]], [[[0, 0, 0], [1.1, 0, 0]]])
+    mixed = concatenate([crystal, molecule])
     export(mixed, tmp_path / "mixed.extxyz", "extxyz")
     asked = ("--code", code.full_label, "--dry-run")
     told = launch("loop", *asked, "--dataset", tmp_path / "mixed.extxyz")
