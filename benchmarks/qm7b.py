@@ -3,8 +3,8 @@
 Needs AIIDA_RM_DATA with qm7b.extxyz for novelty and for the E~ of the training set, and rdkit and
 posebusters. ``--potential`` is by default the one in examples/potentials; ``--stages`` a JSON list
 of stages, by default those of the protocol. ``--committee A,B,...``, files of potentials trained on
-the same set (``committee.py --potentials FOLDER`` makes some), says what the best of k starts of a
-formula are worth, chosen by what all of them disagree about.
+the same set with other seeds, judges the hops, and says what the best of k starts of a formula are
+worth, chosen by what all of them disagree about.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,15 +44,15 @@ def main() -> None:
     each = given.each or (4 if given.quick else 24)
     potential = Potential.load(Path(given.potential), dtype=torch.float32)
     settings = parse_settings(GenerateSettings, generation(given.stages, given.seed, each))
-    began = time.perf_counter()
-    found = generate(potential, settings)
-    seconds = time.perf_counter() - began
+    names = given.committee.split(",") if given.committee else []
+    members = [Potential.load(Path(name), dtype=torch.float32) for name in names]
+    began = time.process_time()
+    found = generate(potential, settings, members)
+    seconds = time.process_time() - began
     trained = qm7b().stable
     energies, known = training_set(potential, trained)
     limit = float(np.quantile(energies, _QUANTILE))
-    if given.committee:
-        files = [Path(name) for name in given.committee.split(",")]
-        members = [Potential.load(file, dtype=torch.float32) for file in files]
+    if members:
         relaxed = np.isfinite(found.structure["energy"])
         found = with_uncertainty(found, [potential, *members], relaxed)
     figures = judge(found, limit, known, checks=bool(given.bust))
@@ -78,7 +79,9 @@ def generation(stages: str, seed: int, each: int) -> dict[str, Any]:
     return {**settings, "formulas": list(FORMULAS)}
 
 
-def generate(potential: Potential, settings: GenerateSettings) -> Frames:
+def generate(
+    potential: Potential, settings: GenerateSettings, members: Sequence[Potential] = ()
+) -> Frames:
     """``n_structures`` of each formula, relaxed together."""
     parts = []
     for number, formula in enumerate(settings.formulas):
@@ -99,6 +102,7 @@ def generate(potential: Potential, settings: GenerateSettings) -> Frames:
         batch_atoms=settings.batch_atoms,
         skin=settings.skin,
         floor=settings.floor,
+        members=members,
     )
 
 

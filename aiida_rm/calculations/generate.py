@@ -37,8 +37,9 @@ class GenerateCalculation(EngineCalculation):
             dynamic=True,
             required=False,
             valid_type=PotentialData,
-            help="Potentials trained like `potential` but for the seed; what all of them together "
-            "disagree about becomes the labels `uncertainty` and so on.",
+            help="Potentials trained like `potential` but for the seed. The mean E~ of all of them "
+            "judges what stages of kind hop come to, and what they disagree about becomes the "
+            "labels `uncertainty` and so on.",
         )
         spec.output(
             "frames",
@@ -47,8 +48,8 @@ class GenerateCalculation(EngineCalculation):
             help="New structures with `energy_per_atom`, `energy_percentile` (among the training "
             "set), `fmax`, `steps`, `status`, and `seed`, "
             "`index`, `start` (row in `starts`, or -1) and `start_spacegroup` of the start; with a "
-            "`committee` also `uncertainty`, `uncertainty_mean`, `energy_deviation`, "
-            "`cell_deviation`, and `force_deviation` of the atoms.",
+            "`committee` also `committee_energy_per_atom`, `uncertainty`, `uncertainty_mean`, "
+            "`energy_deviation`, `cell_deviation`, and `force_deviation` of the atoms.",
         )
         define_cut_short(spec, resumable=False)
 

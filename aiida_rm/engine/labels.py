@@ -28,6 +28,7 @@ GENERATED: Final = {
 COMMITTEE: Final = {
     "uncertainty": "f",
     "uncertainty_mean": "f",
+    "committee_energy_per_atom": "f",
     "energy_deviation": "f",
     "cell_deviation": "f",
 }

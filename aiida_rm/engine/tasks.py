@@ -151,7 +151,7 @@ def run_generate(job: Job) -> Outcome:
         return committee.judge(frames) if committee else frames
 
     parts = Parts(job.path(files.FINISHED_FRAMES), s.checkpoint_seconds, finish)
-    found, summary = _relax(job, s, starts, potential, _RELAXING if members else 1.0, parts)
+    found, summary = _relax(job, s, starts, potential, members, parts)
     if committee and found is not None:
         summary["committee"] = committee.summary(found)
     if found is not None:
@@ -203,10 +203,10 @@ def _relax(
     s: GenerateSettings,
     starts: Frames,
     potential: Potential,
-    share: float,
+    members: list[Potential],
     parts: Parts,
 ) -> tuple[Frames | None, dict[str, Any]]:
-    """What finished within this share of the walltime, and its part of the summary."""
+    """What finished in time, and its part of the summary."""
     from aiida_rm.engine.relaxation import (
         CONVERGED,
         EXPLODED,
@@ -230,6 +230,7 @@ def _relax(
         calls, halved = status.force_calls, status.batch_halved
         ticker.count(status.finished, status.total, converged=status.converged, steps=calls)
 
+    share = _RELAXING if members else 1.0
     began = time.monotonic()
     rest = relax(
         starts,
@@ -240,6 +241,7 @@ def _relax(
         skin=s.skin,
         penalty=penalty,
         floor=s.floor,
+        members=members,
         should_stop=partial(job.should_stop, share),
         on_step=on_step,
         parts=parts,

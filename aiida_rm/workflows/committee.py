@@ -24,8 +24,8 @@ def define_committee(spec: ProcessSpec) -> None:
         default=lambda: orm.Int(0),
         serializer=orm.to_aiida_type,
         validator=check_committee_size,
-        help="So many further potentials are trained each round, with seeds of their own; what "
-        "all disagree about is the label `uncertainty` of each generated structure.",
+        help="So many further potentials are trained each round, with seeds of their own; they "
+        "judge together what is generated (docs/generation.md).",
     )
     spec.input_namespace(
         "committee",

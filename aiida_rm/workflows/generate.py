@@ -116,8 +116,8 @@ class GenerateWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
             overrides: inputs that replace the protocol's.
             mode: random, composition, molecule or seeded; refused where the inputs disagree.
             starts: structures to make the starts of (mode seeded).
-            committee: potentials trained like this one but for the seed, which judge together
-                with it; by name, or named member_01 and so on.
+            committee: potentials trained like this one but for the seed, which judge hops and
+                what comes of them together with it; by name, or named member_01 and so on.
             options: `metadata.options` of every job.
             computer: where a code runs that belongs to no computer.
             gpus: of each machine: as many jobs share the search, one on each GPU

@@ -21,6 +21,8 @@ from aiida_rm.engine.frames import Frames
 from aiida_rm.engine.job import Job
 from aiida_rm.engine.labels import COMMITTEE, GENERATED
 from aiida_rm.engine.potential import Potential
+from aiida_rm.engine.relaxation import relax
+from aiida_rm.engine.settings import GenerateSettings
 from tests.engine.program import TRAIN, metrics, prepare, results
 
 PERTURB = {"samples": 40, "seed": 1}
@@ -212,6 +214,24 @@ def test_a_committee_judges_the_same_structures(chain: Path, committee: Path) ->
     assert told["uncertainty_max"] == values[sound].max()
     assert "judging" in {line["stage"] for line in metrics(committee)}
     assert "committee" not in results(chain / "generate")["summary"]
+
+
+def test_a_committee_judges_hops(committee: Path, tmp_path: Path) -> None:
+    hop = {"kind": "hop", "cell": "shape", "max_steps": 10, "amplitude": 0.6, "cycles": 3}
+    stages = [hop, {"cell": "shape", "max_steps": 10}]
+    folder = bad(tmp_path / "hop", "generate", committee.parent)
+    spoil_settings(folder, stages=stages)
+    assert main(["generate", str(folder / files.SETTINGS)]) == 0
+    made = Frames.load(folder / files.OUTPUT_FRAMES)
+    job = Job(folder / files.SETTINGS, "generate")
+    settings = job.settings
+    assert isinstance(settings, GenerateSettings)
+    potential, members = tasks._load_potentials(job, settings)
+    starts, _ = tasks._make_starts(job, settings, potential)
+    judged = relax(starts, potential, settings.stages, floor=settings.floor, members=members)
+    np.testing.assert_array_equal(made.positions, judged.positions)
+    alone = relax(starts, potential, settings.stages, floor=settings.floor)
+    assert np.abs(alone.positions - made.positions).max() > 0.1
 
 
 def test_a_stop_leaves_out_what_is_not_judged(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from aiida_rm.engine.frames import Frames
 from aiida_rm.engine.parts import Parts
 from aiida_rm.engine.potential import Potential
-from aiida_rm.engine.relaxation import cell, fire, hop, langevin, lists, moves
+from aiida_rm.engine.relaxation import cell, committee, fire, hop, langevin, lists, moves
 from aiida_rm.engine.relaxation.batch import Batch
 from aiida_rm.engine.relaxation.field import Field, evaluate
 from aiida_rm.engine.relaxation.memory import Room, exhausted
@@ -63,6 +63,7 @@ def relax(
     skin: float = 0.5,
     penalty: PenaltyFunction | None = None,
     floor: float = -math.inf,
+    members: Sequence[Potential] = (),
     should_stop: Callable[[], str | None] = lambda: None,
     on_step: Callable[[RelaxStatus], None] = lambda _status: None,
     parts: Parts | None = None,
@@ -83,6 +84,8 @@ def relax(
         skin: extra radius of neighbour lists, in angstrom.
         penalty: added to E~ (relaxation/penalty.py).
         floor: E~ per atom of a structure that falls lower is not believed: it exploded.
+        members: of a committee, on the same device and in the same dtype: what a cycle of hop has
+            come to is judged by the mean E~ of the potential and them.
         should_stop: asked at every step; a reason ends the run with what is finished.
         on_step: told at every step.
         parts: gets what is finished whenever it is due.
@@ -95,7 +98,7 @@ def relax(
         one.
     """
     room = Room(batch_atoms, potential.element_energy.device)
-    whole = _Relaxation(frames, potential, stages, room, batch_edges, skin, penalty, floor)
+    whole = _Relaxation(frames, potential, stages, room, batch_edges, skin, penalty, floor, members)
     return whole.run(should_stop, on_step, parts)
 
 
@@ -110,6 +113,7 @@ class _Relaxation:
         skin: float,
         penalty: PenaltyFunction | None,
         floor: float,
+        members: Sequence[Potential],
     ) -> None:
         self.total = len(frames)
         self.potential = potential.requires_grad_(False)
@@ -117,6 +121,8 @@ class _Relaxation:
         self.skin = skin
         self.penalty = penalty
         self.floor = floor
+        self.members = members
+        self.reach = max(one.cutoff for one in (potential, *members))
         dtype, device = potential.element_energy.dtype, potential.element_energy.device
         self.queue = Queue(frames, room, batch_edges, dtype, device)
         self.schedule = Schedule(stages, dtype, device)
@@ -172,18 +178,22 @@ class _Relaxation:
         Returns the batch, or what is left of it where not all fit into the memory.
         """
         try:
-            hopeless = lists.refresh(batch, self.potential.cutoff, self.skin)
+            hopeless = lists.refresh(batch, self.reach, self.skin)
             if self.queue.batch_edges and not bool(self.queue.fitting(batch).all()):
                 return self.queue.split(batch)
             field = evaluate(batch, self.potential, self.schedule, self.penalty, self.floor)
+            field = replace(field, broken=field.broken | hopeless)
+            ended = self._ended(batch, field)
+            field, judged = self._ask(batch, field, ended)
         except (RuntimeError, MemoryError) as error:
             if not exhausted(error):
                 raise
         else:
             self.force_calls += 1
             self.room.measure(len(batch.numbers))
-            field = replace(field, broken=field.broken | hopeless)
-            self._move(batch, field, self._judge(batch, field))
+            moving = ~batch.done & ~ended
+            self._judge(batch, field, judged)
+            self._move(batch, field, moving)
             return batch
         return self._shrink(batch)
 
@@ -196,18 +206,36 @@ class _Relaxation:
         batch.done = torch.ones_like(batch.done)
         return batch
 
-    def _judge(self, batch: Batch, field: Field) -> Tensor:
-        """Who has come to the end of a descent, a stage, or the way; returns who moves on."""
-        kind = self.schedule.kind[batch.stage]
+    def _ended(self, batch: Batch, field: Field) -> Tensor:
+        """(S,) who has come to the end of a descent, a stage, or the way."""
+        spent = batch.stage_steps >= self.schedule.max_steps[batch.stage]
+        return ~batch.done & (self._relaxed(batch, field) | spent | field.broken)
+
+    def _relaxed(self, batch: Batch, field: Field) -> Tensor:
+        heated = self.schedule.kind[batch.stage] == LANGEVIN
+        return (field.largest < self.schedule.fmax[batch.stage]) & ~heated
+
+    def _ask(self, batch: Batch, field: Field, ended: Tensor) -> tuple[Field, Tensor]:
+        """The field with what a committee says of descents of hop, and who of ``ended`` goes on.
+
+        The others wait where they are until there are enough to ask it.
+        """
+        if not self.members or "hop" not in self.schedule.kinds:
+            return field, ended
+        hopping = ended & (self.schedule.kind[batch.stage] == HOP)
+        if not committee.enough(hopping, ~batch.done):
+            return field, ended & ~hopping
+        return committee.with_mean(batch, hopping, field, self.members, self.floor), ended
+
+    def _judge(self, batch: Batch, field: Field, ended: Tensor) -> None:
+        """Those in ``ended`` begin another cycle or the next stage, or get their verdict."""
         running = ~batch.done
         batch.energy = torch.where(running, field.energy, batch.energy)
         batch.penalty = torch.where(running, field.penalty, batch.penalty)
         batch.fmax = torch.where(running, field.largest, batch.fmax)
-        relaxed = (field.largest < self.schedule.fmax[batch.stage]) & (kind != LANGEVIN)
-        spent = batch.stage_steps >= self.schedule.max_steps[batch.stage]
-        ended = running & (relaxed | spent | field.broken)
+        relaxed = self._relaxed(batch, field)
         over, lost = ended, ended & field.broken
-        hopping = ended & (kind == HOP)
+        hopping = ended & (self.schedule.kind[batch.stage] == HOP)
         if "hop" in self.schedule.kinds and bool(hopping.any()):
             finished = hop.judge(batch, hopping, field, self.schedule)
             # What a cycle breaks is taken back, as long as there are others.
@@ -221,7 +249,6 @@ class _Relaxation:
         batch.done = batch.done | lost
         self._next_stage(batch, over & ~lost)
         self._jitter(batch)
-        return running & ~ended
 
     def _next_stage(self, batch: Batch, over: Tensor) -> None:
         """Those in ``over`` begin the next stage, or are done after the last."""

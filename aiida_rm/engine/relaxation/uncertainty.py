@@ -35,7 +35,8 @@ def with_uncertainty(
 
     - atoms: ``force_deviation``, ``sqrt(<|F - <F>|^2>)`` in angstrom;
     - structures: ``uncertainty``, the largest one of the atoms, and ``uncertainty_mean``, their
-      mean, in angstrom; ``energy_deviation``, ``sqrt(<(E - <E>)^2>)`` of E~ per atom in angstrom^2;
+      mean, in angstrom; ``committee_energy_per_atom``, ``<E>`` of E~ per atom, and
+      ``energy_deviation``, ``sqrt(<(E - <E>)^2>)`` of the same, in angstrom^2;
       ``cell_deviation``, the largest row of the same for the slope of E~ along a strain over the
       number of atoms (as in ``fmax``), in angstrom^2; 0 without a cell. Where symmetry forbids
       forces it is not 0.
@@ -104,7 +105,7 @@ def _judge(
 def _deviations(
     batch: Batch, potentials: Sequence[Potential], broken: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """(A,) of the atoms, and (4, S) of the structures, in the order of the labels."""
+    """(A,) of the atoms, and (5, S) of the structures, in the order of the labels."""
     graph = batch.graph()
     volumes = torch.where(graph.periodic, torch.linalg.det(batch.cells).abs(), 0.0).double()
     forces, energies, slopes = [], [], []
@@ -114,13 +115,14 @@ def _deviations(
         energies.append(found.energy.double() / batch.counts)
         slopes.append(found.stress.double() * (volumes / batch.counts)[:, None, None])
     atoms, energy = _spread(torch.stack(forces)), _spread(torch.stack(energies)[..., None])
+    level = torch.stack(energies).mean(0)
     cell = _spread(torch.stack(slopes)).amax(1)
     zero = torch.zeros_like(energy)
     largest = zero.scatter_reduce(0, batch.owner, atoms, "amax")
     mean = zero.index_add(0, batch.owner, atoms) / batch.counts
-    lost = broken | ~torch.isfinite(mean + energy + cell)
+    lost = broken | ~torch.isfinite(mean + level + energy + cell)
     atoms = atoms.masked_fill(lost.index_select(0, batch.owner), torch.nan)
-    return atoms, torch.stack([largest, mean, energy, cell]).masked_fill(lost, torch.nan)
+    return atoms, torch.stack([largest, mean, level, energy, cell]).masked_fill(lost, torch.nan)
 
 
 def _spread(values: Tensor) -> Tensor:

@@ -24,3 +24,18 @@ def potential() -> Potential:
         epochs=12, batch_atoms=64, cutoff=3.2, channels=4, radial=4, l_max=2, hidden=(8,), threads=1
     )
     return Trainer(frames, settings).run().potential.double()
+
+
+@pytest.fixture
+def other(potential: Potential) -> Potential:
+    """One that differs in every weight."""
+    copy = Potential(potential.network.shape, potential.core_scale, potential.core_strength)
+    copy.double().load_state_dict(potential.state_dict())
+    copy.elements = potential.elements
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in copy.network.parameters():
+            weight.add_(
+                torch.randn(weight.shape, generator=generator, dtype=weight.dtype), alpha=0.05
+            )
+    return copy
