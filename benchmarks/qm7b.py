@@ -144,7 +144,7 @@ def judge(
             for formula in sorted(set(formulas))
         },
     }
-    for name in ("energy_per_atom", "uncertainty_mean"):
+    for name in ("energy_per_atom", "committee_energy_per_atom", "uncertainty_mean"):
         if "uncertainty_mean" in frames.structure:
             figures[f"sound_best_by_{name}"] = best_of(frames, name, sound)
     return figures

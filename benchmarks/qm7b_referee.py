@@ -3,8 +3,7 @@
 Random starts of each formula, by the protocol; GFN2-xTB by tblite relaxes those that are sound,
 and ``--references`` molecules of QM7b (0: all) of each formula. ``--each`` starts and ``--checked``
 molecules of QM7b a formula are checked by PoseBusters. ``--committee`` files of potentials, commas
-between, which judge beside ``--potential`` (``committee.py --system qm7b --potentials FOLDER``
-trains some). ``--program`` molecules are given to the program xtb, too, through rm.judge and a
+between, which judge hops and structures beside ``--potential``. ``--program`` molecules are given to the program xtb, too, through rm.judge and a
 profile in a temporary folder. ``--keep`` a folder for structures, and to take them from.
 
 Needs AIIDA_RM_DATA with qm7b.extxyz, rdkit, posebusters and tblite.
@@ -38,14 +37,19 @@ from aiida_rm.engine.settings import GenerateSettings, RelaxSettings, parse_sett
 Array = np.ndarray
 Figures = dict[str, Any]
 _EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
-_POTENTIAL = _EXAMPLES / "potentials" / "qm7b_large.safetensors"
-_OTHER = _EXAMPLES / "potentials" / "qm7b.safetensors"
+_POTENTIAL = _EXAMPLES / "potentials" / "qm7b.safetensors"
+_OTHERS = [_EXAMPLES / "potentials" / f"qm7b_member_{number}.safetensors" for number in (1, 2, 3)]
 _XTB = RelaxSettings(
     calculator="tblite.ase:TBLite",
     arguments={"method": "GFN2-xTB", "verbosity": 0},
     max_steps=500,
 )
-_MEASURES = ("uncertainty", "uncertainty_mean", "energy_per_atom")
+_MEASURES = (
+    "uncertainty",
+    "uncertainty_mean",
+    "committee_energy_per_atom",
+    "energy_per_atom",
+)
 
 
 def main() -> None:
@@ -53,7 +57,7 @@ def main() -> None:
     given = arguments(
         __doc__ or "",
         potential=str(_POTENTIAL),
-        committee=str(_OTHER),
+        committee=",".join(map(str, _OTHERS)),
         each=0,
         references=0,
         checked=60,
@@ -73,7 +77,7 @@ def main() -> None:
         for path in (given.potential, *filter(None, given.committee.split(",")))
     ]
     settings = parse_settings(GenerateSettings, generation("", given.seed, each))
-    made = step("generated", lambda: generate(potentials[0], settings))
+    made = step("generated", lambda: generate(potentials[0], settings, potentials[1:]))
     known = of_formulas(qm7b_molecules())
     smiles = chemistry_of(known, "perceive")["smiles"]
     made = step("generated_checked", lambda: checked(made))

@@ -43,6 +43,14 @@ def options(doc: str, dataset: str, formulas: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--potential", type=Path, help="a trained one (*.safetensors); without it, one is trained"
     )
+    parser.add_argument(
+        "--committee",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        default=[],
+        help="others of another seed, which judge beside --potential",
+    )
     parser.add_argument("--protocol", default="balanced", help="fast, balanced or stringent")
     parser.add_argument("--samples", type=int, help="perturbed structures, not the protocol's")
     parser.add_argument("--epochs", type=int, help="of the training, not the protocol's")
@@ -63,8 +71,11 @@ def main(name: str, given: argparse.Namespace, generation: dict[str, Any]) -> in
     """
     if not given.dataset.exists():
         sys.exit(f"{name}: there is no dataset {given.dataset}")
-    if given.potential is not None and not given.potential.is_file():
-        sys.exit(f"{name}: there is no potential {given.potential}")
+    if given.committee and given.potential is None:
+        sys.exit(f"{name}: --committee judges beside a --potential; give that, too")
+    for file in (*([given.potential] if given.potential else []), *given.committee):
+        if not file.is_file():
+            sys.exit(f"{name}: there is no potential {file}")
     code = open_profile(console)
 
     # AiiDA can be imported only now that it knows where its profile is.
@@ -110,6 +121,7 @@ def search(
         if given.potential is None:
             overrides = {
                 "rounds": 1,
+                **({"committee_size": 0} if given.tiny else {}),
                 "perturb": {"settings": knobs(given, "perturb", samples=given.samples)},
                 "train": {"train": {"settings": knobs(given, "train", epochs=given.epochs)}},
                 "generate": {"generate": {"settings": generate}},
@@ -123,6 +135,7 @@ def search(
             code,
             PotentialData(given.potential, label=given.potential.name),
             protocol=given.protocol,
+            committee=[PotentialData(file, label=file.name) for file in given.committee],
             overrides={"generate": {"settings": generate}},
         )
         outputs, node = run_get_node(builder)

@@ -11,6 +11,7 @@ from typing import Any
 import ase.io
 import pandas as pd
 import pytest
+from aiida import orm
 from ase import Atoms
 from ase.build import bulk, molecule
 
@@ -86,6 +87,15 @@ def test_a_known_crystal_is_found(run: Any) -> None:
     assert cells[5:7] == ["False", "225"]
 
 
+def test_a_committee_judges_beside_a_potential(run: Any) -> None:
+    files = [str(EXAMPLES / "potentials" / f"qm7b{end}.safetensors") for end in ("", "_member_1")]
+    options = ["--formulas", "CH4O", "--starts=2", "--potential", files[0], "--committee", files[1]]
+    status, told = run("qm7b", [molecule("CH3OH")], *options)
+    assert status == 0, told
+    frames = orm.load_node(int(told.split("frames show ")[1].split()[0]))
+    assert (frames.get_frames().structure["uncertainty"] > 0).all()
+
+
 def test_the_brackets_of_a_smiles_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(EXAMPLES))
     import study
@@ -103,3 +113,5 @@ def test_mistakes_are_one_line(run: Any) -> None:
         run("qm7b", [molecule("CH4")], "--formulas", "Xx2", "--tiny")
     with pytest.raises(SystemExit, match="there is no potential nowhere"):
         run("qm7b", [molecule("CH4")], "--formulas", "CH4", "--potential", "nowhere")
+    with pytest.raises(SystemExit, match="--committee judges beside a --potential"):
+        run("qm7b", [molecule("CH4")], "--formulas", "CH4", "--committee", "nowhere")

@@ -478,6 +478,10 @@ def test_the_dataset_decides_what_the_protocol_is(
     assert "channels" not in small.train.train.settings.get_dict()
     assert large.train.train.settings["channels"] == 16
     passing = LoopWorkChain.get_builder_from_protocol(code, molecules)
+    assert passing.committee_size == 3
+    # What a protocol says of a kind wins: this one takes minutes.
+    quick = LoopWorkChain.get_builder_from_protocol(code, molecules, protocol="fast")
+    assert quick.committee_size == 0
     assert passing.train.train.settings["architecture"] == "equivariant"
     assert refused(LoopWorkChain, passing) == ""
     own = {"train": {"train": {"settings": {"channels": 4}}}}

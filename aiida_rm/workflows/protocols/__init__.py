@@ -26,7 +26,8 @@ class ProtocolMixin:
     """A work chain whose inputs come from ``protocols/<PROTOCOL_FILE>.yaml``.
 
     The file holds `default_inputs`, `default_protocol`, `protocols` (each a `description` and a
-    difference), and `kinds`: further differences for what a dataset is like (:func:`kinds_of`).
+    difference), and `kinds`: further differences for what a dataset is like (:func:`kinds_of`);
+    those of a protocol win.
     """
 
     PROTOCOL_FILE: ClassVar[str]
@@ -65,15 +66,15 @@ class ProtocolMixin:
         if name not in content["protocols"]:
             known = ", ".join(content["protocols"])
             raise ValueError(f"'{name}' is no protocol of {cls.__name__}; there are {known}")
+        chosen = content["protocols"][name]
         difference = {
-            key: value
-            for key, value in (content["protocols"][name]).items()
-            if key != "description"
+            key: value for key, value in chosen.items() if key not in ("description", "kinds")
         }
         inputs = merge(cls._inner_inputs(name, kinds), content["default_inputs"])
         inputs = merge(inputs, difference)
-        for kind in kinds:
-            inputs = merge(inputs, content.get("kinds", {}).get(kind, {}))
+        for table in (content, chosen):
+            for kind in kinds:
+                inputs = merge(inputs, table.get("kinds", {}).get(kind, {}))
         if overrides:
             need(overrides, Mapping, "overrides")
             ports = cls.spec().inputs  # type: ignore[attr-defined]
