@@ -3,8 +3,9 @@
 Random starts of each formula, by the protocol; GFN2-xTB by tblite relaxes those that are sound,
 and ``--references`` molecules of QM7b (0: all) of each formula. ``--each`` starts and ``--checked``
 molecules of QM7b a formula are checked by PoseBusters. ``--committee`` files of potentials, commas
-between, which judge hops and structures beside ``--potential``. ``--program`` molecules are given to the program xtb, too, through rm.judge and a
-profile in a temporary folder. ``--keep`` a folder for structures, and to take them from.
+between, which judge hops and structures beside ``--potential``. ``--program`` molecules are given
+to the program xtb, too, through rm.judge and a profile in a temporary folder. ``--keep`` a folder
+for structures, and to take them from.
 
 Needs AIIDA_RM_DATA with qm7b.extxyz, rdkit, posebusters and tblite.
 """

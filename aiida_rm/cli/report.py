@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -89,6 +88,4 @@ def plot(node: Node, name: str | None, output: Path | None, *, overwrite: bool) 
 def _check_free(target: Path, overwrite: bool) -> None:
     if target.exists() and not overwrite:
         echo.echo_critical(f"{target} is there already; name another file, or add --overwrite")
-    if not target.absolute().parent.is_dir():
-        echo.echo_critical(f"there is no folder {target.absolute().parent}; make it first")
-    sys.stdout.flush()
+    target.absolute().parent.mkdir(parents=True, exist_ok=True)

@@ -170,6 +170,7 @@ def picture(given: Path | None, default: str, overwrite: bool) -> Path:
         raise ValueError(f"'{target}' must end in .png, .svg or .pdf")
     if target.exists() and not overwrite:
         raise ValueError(f"'{target}' exists; name another file with --output, or add --overwrite")
+    target.absolute().parent.mkdir(parents=True, exist_ok=True)
     return target
 
 
