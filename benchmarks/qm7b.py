@@ -29,6 +29,7 @@ from aiida_rm.engine.relaxation import relax, with_uncertainty
 from aiida_rm.engine.search import random_starts
 from aiida_rm.engine.settings import GenerateSettings, parse_settings
 from aiida_rm.workflows.generate import GenerateWorkChain
+from aiida_rm.workflows.protocols import MANY, judged, kinds_by
 
 _SHIPPED = Path(__file__).parent.parent / "examples" / "potentials" / "qm7b.safetensors"
 #: E~ per atom of a structure is in the training range below this quantile of the training set's.
@@ -43,8 +44,9 @@ def main() -> None:
     )
     each = given.each or (4 if given.quick else 24)
     potential = Potential.load(Path(given.potential), dtype=torch.float32)
-    settings = parse_settings(GenerateSettings, generation(given.stages, given.seed, each))
     names = given.committee.split(",") if given.committee else []
+    asked = generation(given.stages, given.seed, each, committee=bool(names))
+    settings = parse_settings(GenerateSettings, asked)
     members = [Potential.load(Path(name), dtype=torch.float32) for name in names]
     began = time.process_time()
     found = generate(potential, settings, members)
@@ -70,9 +72,10 @@ def main() -> None:
     finish("qm7b", given.seed, figures)
 
 
-def generation(stages: str, seed: int, each: int) -> dict[str, Any]:
+def generation(stages: str, seed: int, each: int, *, committee: bool) -> dict[str, Any]:
     """The protocol's settings for molecules, with other stages if any are given."""
-    inputs = GenerateWorkChain.get_protocol_inputs(kinds=("molecules", "many_molecules"))
+    kinds = kinds_by(MANY, molecules=True)
+    inputs = GenerateWorkChain.get_protocol_inputs(kinds=judged(kinds) if committee else kinds)
     settings = {**inputs["generate"]["settings"], "seed": seed, "n_structures": each}
     if stages:
         settings["stages"] = json.loads(stages)

@@ -28,7 +28,7 @@ from aiida_rm.workflows.continuing import continued_inputs
 from aiida_rm.workflows.generate import STRUCTURES_MISSING, GenerateWorkChain
 from aiida_rm.workflows.hardware import Hardware
 from aiida_rm.workflows.loop_spec import define_loop
-from aiida_rm.workflows.protocols import ProtocolMixin, fill, kinds_of, merge, need
+from aiida_rm.workflows.protocols import ProtocolMixin, fill, judged, kinds_of, merge, need
 from aiida_rm.workflows.referees import with_referees
 from aiida_rm.workflows.rounds import StopSettings, describe_round, summarise_rounds, why_stop
 from aiida_rm.workflows.train import TrainWorkChain
@@ -110,7 +110,11 @@ class LoopWorkChain(CommitteeMixin, CleaningMixin, ProtocolMixin, WorkChain):
         """
         need(code, orm.AbstractCode, "code")
         need(dataset, FramesData, "dataset")
-        inputs = cls.get_protocol_inputs(protocol, overrides, kinds=kinds_of(dataset))
+        kinds = kinds_of(dataset)
+        inputs = cls.get_protocol_inputs(protocol, overrides, kinds=kinds)
+        members = inputs.get("committee_size")
+        if getattr(members, "value", members):
+            inputs = cls.get_protocol_inputs(protocol, overrides, kinds=judged(kinds))
         inputs["validate"] = with_referees(inputs["validate"], referees)
         inputs = merge(inputs, {"dataset": dataset, "known": known})
         hardware = Hardware(code, computer, gpus, nodes)
@@ -254,8 +258,8 @@ class LoopWorkChain(CommitteeMixin, CleaningMixin, ProtocolMixin, WorkChain):
             if name in outputs:
                 self.out(f"{name}.{self._key}", outputs[name])
         references = outputs.references if "references" in outputs else {}
-        for name, judged in references.items():
-            self.ctx.references[name] = {"references": judged}  # once is enough
+        for name, phases in references.items():
+            self.ctx.references[name] = {"references": phases}  # once is enough
         return self._inspect("validate", "scored", tolerated=NOTHING_ACCEPTED)
 
     def end_round(self) -> ExitCode | None:

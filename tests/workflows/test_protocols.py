@@ -202,6 +202,10 @@ def test_committees(code: Any, potential_data: Any, write_safetensors: Any, tmp_
         for seed in (1, 2)
     ]
     build = GenerateWorkChain.get_builder_from_protocol
+    header = {**POTENTIAL_HEADER, "elemental_volumes": {}}
+    molecules = PotentialData(write_safetensors(tmp_path / "m.safetensors", header, 3))
+    assert "relocate" not in hops_of(build(code, molecules).generate)
+    assert "relocate" in hops_of(build(code, molecules, committee=members).generate)
     builder = build(code, potential_data, committee=members)
     assert dict(builder.generate.committee) == {"member_01": members[0], "member_02": members[1]}
     assert refused(GenerateWorkChain, builder) == ""
@@ -462,6 +466,11 @@ def test_rules_may_ask_for_labels_of_the_structures(code: Any, diamond_frames: F
     assert refused(ValidateWorkChain, validate) == ""
 
 
+def hops_of(inputs: Any) -> list[str]:
+    """Moves of the first stage of a search."""
+    return list(inputs.settings["stages"][0]["moves"])
+
+
 def test_the_dataset_decides_what_the_protocol_is(
     code: Any, diamond_frames: Frames, molecule_frames: Frames
 ) -> None:
@@ -482,6 +491,10 @@ def test_the_dataset_decides_what_the_protocol_is(
     # What a protocol says of a kind wins: this one takes minutes.
     quick = LoopWorkChain.get_builder_from_protocol(code, molecules, protocol="fast")
     assert quick.committee_size == 0
+    lone = LoopWorkChain.get_builder_from_protocol(code, molecules, overrides={"committee_size": 0})
+    # Moves that go far need a judge.
+    for chosen, far in ((passing, True), (quick, False), (lone, False)):
+        assert ("relocate" in hops_of(chosen.generate.generate)) is far
     assert passing.train.train.settings["architecture"] == "equivariant"
     assert refused(LoopWorkChain, passing) == ""
     own = {"train": {"train": {"settings": {"channels": 4}}}}

@@ -138,6 +138,11 @@ def kinds_by(count: int, *, molecules: bool) -> tuple[str, ...]:
     return kinds
 
 
+def judged(kinds: tuple[str, ...]) -> tuple[str, ...]:
+    """The same where a committee judges: `judged_molecules`, too."""
+    return (*kinds, "judged_molecules") if "molecules" in kinds else kinds
+
+
 def merge(base: Mapping[str, Any], difference: Mapping[str, Any]) -> dict[str, Any]:
     """A copy of ``base`` in which the values of ``difference`` win; only tables are merged."""
     merged = dict(base)
