@@ -2,11 +2,13 @@
 
     python examples/qm7b.py qm7b.extxyz --formulas C7H14O C6H13NO
     python examples/qm7b.py qm7b.extxyz --formulas C7H14O --potential qm7b.safetensors
+    python examples/qm7b.py ... --potential qm7b.safetensors --committee qm7b_member_*.safetensors
 
 The file is whatever ``rm`` reads (extxyz, ASE db...); what has no cell is a molecule. Those in it
-that have one of the formulas are recognised and are not novel. A training on the 7,211 molecules
-of QM7b takes ten minutes; with ``--potential`` (``examples/potentials/qm7b.safetensors``) there is
-none. Everything is stored under ``.demo`` beside this folder; your own AiiDA is not touched.
+that have one of the formulas are recognised and are not novel. The trainings on the 7,211 molecules
+of QM7b, of one potential to descend on and three that judge with it, take half an hour; with
+``--potential`` (``examples/potentials/qm7b.safetensors``) there is none. Everything is stored under
+``.demo`` beside this folder; your own AiiDA is not touched.
 """
 
 from __future__ import annotations
