@@ -123,8 +123,10 @@ def problem(builder: Any) -> str:
 
 def remark(kind: str, builder: Any) -> str:
     """What to bear in mind with inputs that are not wrong, or nothing."""
-    name = "dataset" if kind == "loop" else "frames"
-    if kind not in ("train", "loop") or builder[name].pbc_kind != "mixed":
+    if kind not in ("train", "loop"):
+        return ""
+    name, inputs = ("dataset", builder) if kind == "loop" else ("frames", builder.train)
+    if inputs[name].pbc_kind != "mixed":
         return ""
     made = "; crystals alone are generated" if kind == "loop" else ""
     return (

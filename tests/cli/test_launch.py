@@ -18,6 +18,8 @@ from aiida_rm.cli.plan import make_builder
 from aiida_rm.data.export import export
 from aiida_rm.data.frames import FramesData
 from aiida_rm.engine.frames import Frames, concatenate
+from aiida_rm.engine.response import perturb
+from aiida_rm.engine.settings import PerturbSettings
 from tests.workflows.conftest import TINY, engine_code
 
 __all__ = ["engine_code"]
@@ -202,6 +204,9 @@ def test_a_mixed_dataset_is_told(loop: Any, code: Any, tmp_path: Path) -> None:
     told = launch("loop", *asked, "--dataset", tmp_path / "mixed.extxyz")
     assert "mixes molecules and crystals: one potential learns both; crystals" in told.stderr
     assert "mixes" not in launch("loop", *asked, "--dataset", loop.inputs.dataset.pk).stderr
+    copies = FramesData(perturb(mixed, PerturbSettings(samples=4))).store()
+    told = launch("train", *asked, "--frames", copies.pk)
+    assert "mixes molecules and crystals: one potential learns both. For two" in told.stderr
 
 
 def test_refused_settings_files(loop: Any, tmp_path: Path) -> None:
