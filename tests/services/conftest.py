@@ -19,7 +19,7 @@ from aiida import orm
 from aiida.engine import ProcessBuilder, run_get_node, submit
 from aiida.engine.daemon import client
 from aiida.engine.runners import Runner
-from aiida.manage import get_config
+from aiida.manage import get_config, get_manager
 
 from aiida_rm.data.frames import FramesData
 from aiida_rm.engine.frames import Frames
@@ -34,8 +34,8 @@ POSTGRES: dict[str, Any] = {
     "user": "aiida_rm",
     "password": "aiida_rm",
 }
-#: A daemon that has not done it by then never will.
-TIMEOUT = 900
+#: A daemon that has not done it by then never will; pytest's own limit would not show its log.
+TIMEOUT = 600
 
 
 @pytest.fixture(autouse=True)
@@ -62,6 +62,14 @@ def services(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
             monkeypatch.setenv("SLURM_CONF", str(SERVICES / "slurm" / "slurm.conf"))
         if "sshd" in mark.args:
             monkeypatch.setenv("HOME", str(SERVICES / "sshd" / "home"))
+
+
+@pytest.fixture(autouse=True)
+def own_profile(aiida_profile: Any) -> Iterator[None]:
+    """Leave a profile of its own to the next test: AiiDA's fixture does not where one failed."""
+    yield
+    if get_manager().get_profile() is not aiida_profile:
+        get_manager().load_profile(aiida_profile, allow_switch=True)
 
 
 @pytest.fixture

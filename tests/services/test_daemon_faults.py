@@ -15,7 +15,7 @@ import pytest
 from aiida import orm
 from aiida.engine import submit
 from aiida.engine.daemon import client
-from aiida.manage import get_manager
+from aiida.manage import get_config, get_manager
 from sqlalchemy.exc import SQLAlchemyError
 
 from aiida_rm.engine import files
@@ -59,11 +59,14 @@ def kill_broker(daemon: Any) -> None:
         children = psutil.Process(daemon.get_daemon_pid()).children(recursive=True)
         return {one.pid for one in children if any("broker" in word for word in _words(one))}
 
-    before = brokers()
+    (where,) = (Path(get_config().dirpath) / "broker").rglob("broker.sockets")
+    before, socket = brokers(), where.read_text()
     assert before
     for pid in before:
         os.kill(pid, signal.SIGKILL)
-    assert until(lambda: bool(brokers() - before), 60)
+    # Stopped before it listens, the other one would leave the file of the dead one behind, and the
+    # next workers would wait at that one's socket for ever.
+    assert until(lambda: bool(brokers() - before) and where.read_text() != socket, 60)
 
 
 def _words(process: psutil.Process) -> list[str]:
