@@ -58,6 +58,8 @@ VARIANTS: dict[str, tuple[Knobs, Knobs]] = {
     "noise weight 0.5": ({}, {"noise_weight": 0.5}),
     "noise weight 1": ({}, {"noise_weight": 1.0}),
     "noise weight 2": ({}, {"noise_weight": 2.0}),
+    "no energy": ({}, {"energy_weight": 0.0}),
+    "energy weight 0.1": ({}, {"energy_weight": 0.1}),
     "no average": ({}, {"ema_decay": 0.0}),
     "constant rate": ({}, {"final_rate": 1.0}),
 }

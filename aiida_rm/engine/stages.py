@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from aiida_rm.engine.settings import GenerateSettings
 
 STAGE_KINDS = ("fire", "jitter", "langevin", "hop")
-MOVES = ("jitter", "swap", "relocate", "join")
+MOVES = ("jitter", "swap", "relocate", "join", "strain")
 CELL_MODES = ("fixed", "shape", "hydrostatic", "free")
 
 
@@ -46,8 +46,12 @@ class Stage:
         ("jitter",),
         "hop: each cycle takes one of them at random: jitter of all atoms, swap of two unlike "
         "ones, relocate: an atom of high E~ goes next to another one, join: a molecule in pieces "
-        "gets a bond between two of them; twice named, twice as often",
+        "gets a bond between two of them, strain: the cell changes its shape with its atoms; "
+        "twice named, twice as often",
         choices=MOVES,
+    )
+    strain: float = knob(
+        0.2, "hop: largest component of the strain of a move of that name", low=0, high=1
     )
     temperature: float = knob(
         0.0,
@@ -91,6 +95,15 @@ def _check_stage(stage: Stage, name: str, *, periodic: bool) -> None:
         if "jitter" in stage.moves and not stage.amplitude:
             raise SettingsError(
                 f"'{name}.amplitude' is 0, so no cycle would move; give it, such as 0.5"
+            )
+        if "strain" in stage.moves and not stage.strain:
+            raise SettingsError(
+                f"'{name}.strain' is 0, so its move would be none; give it, such as 0.2"
+            )
+        if "strain" in stage.moves and stage.cell not in ("free", "shape"):
+            raise SettingsError(
+                f"'{name}.moves' names 'strain', which changes the shape of a cell, but "
+                f"'{name}.cell' is '{stage.cell}'; take 'free' or 'shape', or leave 'strain' out"
             )
     if stage.kind == "langevin" and not stage.temperature and not stage.final_temperature:
         raise SettingsError(f"'{name}.temperature' is 0; give the one to begin with, such as 0.05")

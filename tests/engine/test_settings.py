@@ -165,6 +165,11 @@ def test_stages() -> None:
         ([{"kind": "hop"}, {}], r"'stages\[0\]\.amplitude' is 0"),
         ([{"kind": "hop", "moves": []}, {}], r"'stages\[0\]\.moves' is empty"),
         ([{"kind": "hop", "moves": ["leap"]}, {}], r"'leap', must be one of jitter, swap"),
+        ([{"kind": "hop", "moves": ["strain"], "strain": 0}, {}], r"'stages\[0\]\.strain' is 0"),
+        (
+            [{"kind": "hop", "moves": ["strain"], "cell": "hydrostatic"}, {}],
+            r"'stages\[0\]\.moves' names 'strain', .* but 'stages\[0\]\.cell' is 'hydrostatic'",
+        ),
         ([{"kind": "hop", "temperature": -1.0}, {}], r"'stages\[0\]\.temperature' is -1.0"),
     ],
 )

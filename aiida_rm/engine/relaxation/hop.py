@@ -75,6 +75,7 @@ def judge(batch: Batch, ended: Tensor, field: Field, schedule: Schedule) -> Tens
     moves.swap(batch, again & (move == MOVES.index("swap")))
     moves.relocate(batch, again & (move == MOVES.index("relocate")))
     moves.join(batch, again & (move == MOVES.index("join")), labels)
+    moves.strain(batch, again & (move == MOVES.index("strain")), schedule)
     return over
 
 
@@ -88,7 +89,7 @@ def _choose(batch: Batch, schedule: Schedule, torn: Tensor) -> Tensor:
     """(S,) which of MOVES each structure makes next, as often as its stage names it; -1: none."""
     weights = schedule.moves[batch.stage]
     always = torch.ones_like(batch.done)
-    able = torch.stack([always, moves.mixed(batch), batch.counts > 1, torn], 1)
+    able = torch.stack([always, moves.mixed(batch), batch.counts > 1, torn, batch.pbc.all(1)], 1)
     weights = weights * able
     state = noise.hashed(batch.key, batch.stage, batch.cycle, noise.MOVE)
     ticket = noise.uniform(state) * weights.sum(1)

@@ -1,4 +1,4 @@
-"""Moves at random: all atoms a little, two unlike ones for each other, one or a piece elsewhere.
+"""Moves at random: all atoms a little, two for each other, one or a piece elsewhere, the cell.
 
 The numbers drawn depend on the structure, its stage and its cycle alone (noise.py).
 """
@@ -9,13 +9,16 @@ import torch
 from torch import Tensor
 
 from aiida_rm.engine.elements import RADII
-from aiida_rm.engine.relaxation import noise
+from aiida_rm.engine.relaxation import cell, noise
 from aiida_rm.engine.relaxation.batch import Batch
 from aiida_rm.engine.relaxation.pieces import all_pairs
 from aiida_rm.engine.relaxation.schedule import Schedule
+from aiida_rm.engine.settings import CELL_MODES
 
 #: An atom is drawn by the exponential of its share of E~ over this, in square angstrom.
 _WARMTH = 0.05
+#: Where each component of a symmetric matrix is in (xx, yy, zz, yz, xz, xy).
+_VOIGT = (0, 5, 4, 5, 1, 3, 4, 3, 2)
 #: Places that are tried around the atom that gets a new neighbour.
 _PLACES = 8
 
@@ -85,6 +88,24 @@ def join(batch: Batch, which: Tensor, labels: Tensor) -> None:
     moving = among & (labels == own.index_select(0, owner))
     host = _draw(batch, noise.hashed(state, noise.SECOND), among & ~moving, cost)
     _attach(batch, moving, one, host, state)
+
+
+def strain(batch: Batch, which: Tensor, schedule: Schedule) -> None:
+    """Give the cells in ``which`` another shape of the same volume; the atoms go along.
+
+    Each component of the symmetric strain is even within the stage's ``strain``; its trace is taken
+    out, as the volume is found again by the descent, and the shape may not be.
+    """
+    state = noise.hashed(batch.key, batch.stage, batch.cycle, noise.STRAIN)
+    drawn = (2 * noise.uniform(noise.components(state, 6)) - 1).to(batch.cells)
+    size = torch.where(which, schedule.strain[batch.stage], 0.0)
+    voigt = size[:, None] * drawn
+    matrices = voigt[:, _VOIGT].reshape(-1, 3, 3)
+    periodic = batch.pbc.all(1)
+    shape = torch.full_like(batch.stage, CELL_MODES.index("shape"))
+    strains = cell.allowed(matrices, shape, periodic)
+    strains = cell.allowed(strains, schedule.cell_mode[batch.stage], periodic)
+    cell.deform(batch, torch.zeros_like(batch.positions), strains)
 
 
 def _attach(batch: Batch, moving: Tensor, one: Tensor, host: Tensor, state: Tensor) -> None:

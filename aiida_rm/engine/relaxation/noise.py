@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 # What the words are for, so that no two uses share their numbers.
-ATOMS, CELLS, JITTER, ACCEPT, FIRST, SECOND, MOVE, EVEN, PLACES = range(9)
+ATOMS, CELLS, JITTER, ACCEPT, FIRST, SECOND, MOVE, EVEN, PLACES, STRAIN = range(10)
 
 
 def _signed(value: int) -> int:

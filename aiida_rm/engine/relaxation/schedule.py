@@ -41,6 +41,7 @@ class Schedule:
         )
         self.fmax = real("fmax")
         self.amplitude = real("amplitude")
+        self.strain = real("strain")
         self.temperature = real("temperature")
         self.final_temperature = real("final_temperature")
         self.time_step = real("time_step")

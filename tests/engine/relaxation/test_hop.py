@@ -15,6 +15,7 @@ from aiida_rm.engine.neighbors import Graph
 from aiida_rm.engine.potential import Potential, Prediction
 from aiida_rm.engine.relaxation import CONVERGED, EXPLODED, hop, moves, relax
 from aiida_rm.engine.relaxation.batch import Batch
+from aiida_rm.engine.relaxation.schedule import Schedule
 from aiida_rm.engine.settings import MOVES, Stage
 from tests.engine.relaxation.systems import Formula, starts
 
@@ -95,6 +96,44 @@ def test_company_does_not_matter(kinds: tuple[str, ...]) -> None:
     alone = relax(frames, Formula(waves), stages, batch_atoms=1, skin=50.0)
     np.testing.assert_allclose(alone.positions, together.positions, atol=1e-7)
     np.testing.assert_array_equal(alone.structure["steps"], together.structure["steps"])
+
+
+def test_a_strain_changes_the_shape_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The volume and the fractional coordinates stay, and each crystal gets a shape of its own."""
+    before: list[Batch] = []
+    after: list[Batch] = []
+    strain = moves.strain
+
+    def watched(batch: Batch, which: torch.Tensor, schedule: Schedule) -> None:
+        before.append(replace(batch))
+        strain(batch, which, schedule)
+        after.append(replace(batch))
+
+    monkeypatch.setattr(moves, "strain", watched)
+    stage = Stage(kind="hop", moves=("strain",), strain=0.3, max_steps=0, cycles=1)
+    atoms = np.random.default_rng(0).uniform(0, 4, (20, 2, 3))
+    frames = Frames.build([[6, 8]] * 20, list(atoms), [4 * np.eye(3)] * 20)
+    relax(frames, Formula(flat), (stage, HALT))
+    old, new = before[0], after[0]
+    shapes = new.cells / 4
+    torch.testing.assert_close(torch.linalg.det(new.cells), torch.full((20,), 64.0).to(new.cells))
+    torch.testing.assert_close(shapes, shapes.transpose(1, 2))
+    sizes = (torch.linalg.eigvalsh(shapes).log()).abs().amax(1)
+    assert 0.05 < float(sizes.min()) < float(sizes.max()) < 0.9
+    assert len(torch.unique(sizes)) == 20
+
+    def fractional(batch: Batch) -> torch.Tensor:
+        inverse = torch.linalg.inv(batch.cells).index_select(0, batch.owner)
+        return torch.bmm(batch.positions[:, None], inverse)
+
+    torch.testing.assert_close(fractional(new), fractional(old))
+
+
+def test_molecules_make_no_strain() -> None:
+    """In the engine, too, where no settings are refused: a cycle takes a move that can be made."""
+    stage = Stage(kind="hop", moves=("strain",), cell="fixed", max_steps=5, cycles=3)
+    found = relax(line(3, [1, 6]), Formula(flat), (stage, HALT))
+    np.testing.assert_array_equal(found.positions, line(3, [1, 6]).positions)
 
 
 def test_each_move_is_made_as_often_as_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
