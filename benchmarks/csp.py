@@ -4,8 +4,10 @@
 ``mp_dev_test.extxyz``, drawn by seed 0); ``--candidates`` a compound. Needs AIIDA_RM_DATA.
 ``--ways``, compared in the same run:
 
-- ``ours``: random starts, a share ``--symmetry`` of them with a space group (pyxtal), relaxed on
-  the potential (``--potential``, by default that in examples/potentials, never trained on these).
+- ``ours``: random starts, a share ``--symmetry`` of them with a space group (pyxtal), through the
+  protocol's stages on the potential (``--potential``, by default that in examples/potentials, never
+  trained on these).
+- ``fire``: the same without hopping.
 - ``repulsion``: the same starts, relaxed on a soft repulsion alone.
 - ``starts``: the same starts as they are.
 - ``pyxtal``: starts that all have a space group, as they are.
@@ -57,7 +59,7 @@ def main() -> None:
         compounds=200,
         candidates=20,
         symmetry=0.5,
-        ways="ours,repulsion,starts,pyxtal",
+        ways="ours,fire,repulsion,starts,pyxtal",
         potential=str(_SHIPPED),
         settings="{}",
     )
@@ -79,8 +81,9 @@ def main() -> None:
             "seconds_per_structure": seconds / len(found),
         }
         print(json.dumps({"way": way, **figures[way]}), flush=True)
-    if {"ours", "repulsion"} <= set(judged):
-        figures["ours_over_repulsion"] = ratio(judged["ours"], judged["repulsion"])
+    for way in ("ours", "fire"):
+        if {way, "repulsion"} <= set(judged):
+            figures[f"{way}_over_repulsion"] = ratio(judged[way], judged["repulsion"])
     names = [str(name) for name in targets.formulas()]
     figures["found_of_each"] = {
         way: dict(zip(names, np.nansum(rows["loose"], 1).astype(int).tolist(), strict=True))
@@ -102,10 +105,8 @@ def compounds(name: str, count: int) -> Frames:
 
 def protocol() -> dict[str, Any]:
     """What the protocol takes for crystals of many elements."""
-    settings = GenerateWorkChain.get_protocol_inputs(kinds=("many_crystals",))["generate"][
-        "settings"
-    ]
-    return {"stages": [stage.__dict__ for stage in _FALL], "min_distance": 1.0, **settings}
+    inputs = GenerateWorkChain.get_protocol_inputs(kinds=("many_crystals",))
+    return {"min_distance": 1.0, **inputs["generate"]["settings"]}
 
 
 def candidates(
@@ -144,7 +145,7 @@ def relaxed(way: str, starts: Frames, potential: Potential, knobs: dict[str, Any
     return relax(
         starts,
         potential,
-        settings.stages,
+        settings.stages if way == "ours" else _FALL,
         batch_atoms=settings.batch_atoms,
         skin=settings.skin,
         floor=settings.floor,

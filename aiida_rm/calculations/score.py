@@ -57,6 +57,10 @@ class ScoreCalculation(EngineCalculation):
         # Where the frames come later, so may the known structures.
         if "null" in inputs and "frames" in inputs and known is None:
             return "`null` says what chance finds of the `known` structures; give these, too"
+        frames = inputs.get("frames")
+        covers = frames is not None and frames.pbc_kind != "molecule"
+        if covers and "references" not in inputs and cls.settings_of(inputs).coverage == "on":
+            return "the setting 'coverage' is on; give `references`, or set it to auto"
         if known is not None and "name" not in known.structure_labels:
             return (
                 "`known` lacks the label `name`; give each structure the name to report "

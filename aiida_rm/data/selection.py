@@ -17,6 +17,7 @@ Besides the labels of the frames there are ``n_atoms``, ``formula`` and ``volume
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -193,10 +194,13 @@ def _unknown(kinds: Mapping[str, str], name: str) -> str:
     known = ", ".join(sorted(kinds))
     if name.removeprefix("sort: ").removeprefix("min_").removeprefix("max_") in COMMITTEE:
         return (
-            f"'{name}' needs structures that a committee has judged; give `committee` to "
-            "rm.generate, or leave the rule out"
+            f"'{name}' needs structures that a committee has judged; set `committee_size` of "
+            "rm.loop, give `committee` to rm.generate, or leave the rule out"
         )
+    rules = [part for kind in kinds for part in (kind, f"min_{kind}", f"max_{kind}")]
+    close = difflib.get_close_matches(name, [*rules, "sort", "limit", "limit_per_composition"], n=1)
+    hint = f", did you mean '{close[0]}'?" if close else ""
     return (
-        f"'{name}' is no rule for these structures; known are {known}, the same with min_ or "
+        f"'{name}' is no rule for these structures{hint}; known are {known}, the same with min_ or "
         "max_ before a number, sort, limit and limit_per_composition"
     )

@@ -12,6 +12,9 @@ from typing import Any, TypeVar
 
 from aiida_rm.engine.errors import brief
 
+#: What YAML makes of on and off without quotes.
+_SWITCH = {True: "on", False: "off"}
+
 T = TypeVar("T")
 
 
@@ -97,8 +100,12 @@ def _value(
         return parse(kind, value, f"{label}.", problems)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value) if abs(value) < 10**300 else math.inf
+    if isinstance(value, bool) and _SWITCH[value] in (metadata["choices"] or ()):
+        value = _SWITCH[value]
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        problems.append(f"'{label}' must be of type {kind.__name__}, is {brief(value)}")
+        read = kind is str and isinstance(value, bool)
+        hint = "; YAML reads yes, no, on and off as true or false: put it in quotes" if read else ""
+        problems.append(f"'{label}' must be of type {kind.__name__}, is {brief(value)}{hint}")
         return value
     if kind is float and not math.isfinite(value):
         problems.append(f"'{label}' must be finite, is {value}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -67,6 +68,19 @@ class Stage:
     pressure: float = knob(0.0, "E~ + pressure x volume is lowered", unit="1/angstrom")
 
 
+#: Knobs that only some kinds of stage read.
+_READ_BY = {
+    "amplitude": ("jitter", "hop"),
+    "cycles": ("hop",),
+    "moves": ("hop",),
+    "strain": ("hop",),
+    "temperature": ("langevin", "hop"),
+    "final_temperature": ("langevin",),
+    "time_step": ("langevin",),
+    "friction": ("langevin",),
+}
+
+
 def check_stages(settings: GenerateSettings) -> None:
     """Refuse stages that would not do what they say.
 
@@ -85,6 +99,13 @@ def check_stages(settings: GenerateSettings) -> None:
 
 
 def _check_stage(stage: Stage, name: str, *, periodic: bool) -> None:
+    for field in dataclasses.fields(stage):
+        kinds = _READ_BY.get(field.name, STAGE_KINDS)
+        if stage.kind not in kinds and getattr(stage, field.name) != field.default:
+            raise SettingsError(
+                f"'{name}.{field.name}' says nothing to a stage of kind '{stage.kind}' but to "
+                f"{' and '.join(kinds)}; leave it out, or name another kind"
+            )
     if not periodic and stage.kind != "jitter" and stage.cell != "fixed":
         raise SettingsError(
             f"'{name}.cell' is '{stage.cell}', but molecules have no cell; use 'fixed'"
@@ -120,7 +141,9 @@ def check_penalty(settings: GenerateSettings) -> None:
     except (ValueError, RecursionError) as error:
         raise SettingsError(f"'penalty_arguments' is no JSON: {error}") from error
     if not isinstance(arguments, dict):
-        raise SettingsError("'penalty_arguments' must be a table, such as {\"strength\": 2}")
+        raise SettingsError(
+            "'penalty_arguments' must be the text of a table, such as '{\"strength\": 2}'"
+        )
     if settings.penalty and not is_import_path(settings.penalty):
         raise SettingsError(
             f"'penalty' is '{settings.penalty}', must be 'package.module:name', such as "

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import filecmp
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -178,6 +180,12 @@ def _load_potentials(job: Job, s: GenerateSettings) -> tuple[Potential, list[Pot
         raise PotentialError(
             f"'{folder.name}' holds no potential; put files *.safetensors there, or remove it"
         )
+    for one, other in combinations([job.path(files.INPUT_POTENTIAL), *paths], 2):
+        if filecmp.cmp(one, other, shallow=False):
+            raise PotentialError(
+                f"'{other.name}' is the same as '{one.name}' and can only agree with it; train it "
+                "with another seed, or remove it"
+            )
     members = [Potential.load(path, dtype=dtype, device=device) for path in paths]
     elements = {path.stem: one.elements for path, one in zip(paths, members, strict=True)}
     check_committee(potential.elements, elements)
@@ -328,6 +336,11 @@ def run_score(job: Job) -> Outcome:
     frames = Frames.load(job.path(files.INPUT_FRAMES))
     references, known = load(files.REFERENCE_FRAMES), load(files.KNOWN_FRAMES)
     null = load(files.NULL_FRAMES)
+    if null is not None and known is None:
+        raise SettingsError(
+            f"'{files.NULL_FRAMES}' says what chance finds of the known structures; put these into "
+            f"'{files.KNOWN_FRAMES}', or remove it"
+        )
     scored, summary = score(frames, job.settings, references, known, job.metric, null)
     scored.save(job.path(files.OUTPUT_FRAMES))
     return Outcome(summary=summary)

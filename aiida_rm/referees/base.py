@@ -80,8 +80,18 @@ class Referee(ABC):
         return options
 
     def ports(self) -> PortNamespace:
-        """What `metadata.options` may hold."""
-        found: PortNamespace = self.PROCESS.spec().inputs["metadata"]["options"]
+        """What `metadata.options` may hold.
+
+        Raises:
+            RefereeError: the process is no CalcJob, and the referee does not say where its are.
+        """
+        metadata = self.PROCESS.spec().inputs["metadata"]
+        if "options" not in metadata:
+            raise RefereeError(
+                f"{self.PROCESS.__name__} is no CalcJob; override `ports` and `inputs` of the "
+                "referee, which say where the options of its jobs go (aiida_rm/referees/pw.py)"
+            )
+        found: PortNamespace = metadata["options"]
         return found
 
     def inputs(self, given: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:

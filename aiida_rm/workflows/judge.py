@@ -327,19 +327,19 @@ def _check_together(inputs: Mapping[str, Any], _: Any) -> str | None:
             f"`frames` holds {len(frames)} structures, more than `max_structures`, {limit.value}; "
             "choose some with rm.select_frames (rules such as sort and limit), or raise it"
         )
-    name = inputs["referee"].value
+    name, options = inputs["referee"].value, inputs["options"].get_dict()
     try:
         referee = _referee_of(inputs)
         referee.check_code(inputs["code"])
         referee.check(frames.get_frames())
         if problem := _check_references(referee, inputs):
             return f"`references`: {problem}"
+        problem = _check_options(referee, options)
     except EngineError as error:
         return f"`settings` of '{name}': {error}"
     except RefereeError as error:
         return f"'{name}': {error}"
-    options = inputs["options"].get_dict()
-    return _check_options(referee, options) or _check_place(referee, inputs["code"], options)
+    return problem or _check_place(referee, inputs["code"], options)
 
 
 def _check_references(referee: Referee, inputs: Mapping[str, Any]) -> str | None:

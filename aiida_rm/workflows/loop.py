@@ -155,6 +155,7 @@ class LoopWorkChain(CommitteeMixin, CleaningMixin, ProtocolMixin, WorkChain):
         self.ctx.round = self.inputs.first_round.value - 1
         self.ctx.last_round = self.ctx.round + self.inputs.rounds.value
         self.ctx.why = ""
+        self.ctx.asked = False
         self.ctx.dataset = self.inputs.dataset
         self.ctx.potential = self.inputs.train.train.get("potential")
         self.ctx.trained = False
@@ -299,6 +300,8 @@ class LoopWorkChain(CommitteeMixin, CleaningMixin, ProtocolMixin, WorkChain):
         self._attach()
         if not self.ctx.accepted:
             self.report("no round accepted a structure")
+            if self.ctx.asked:  # that is no fault of the rules
+                return None
             return exit_with(self, "WARNING_NOTHING_ACCEPTED")
         return None
 
@@ -307,6 +310,7 @@ class LoopWorkChain(CommitteeMixin, CleaningMixin, ProtocolMixin, WorkChain):
         query = orm.QueryBuilder()  # as it is now: the node in memory may be older
         query.append(orm.Node, filters={"id": self.node.pk}, project=f"extras.{STOP_EXTRA}")
         asked = query.first(flat=True)
+        self.ctx.asked = bool(asked)
         if asked:
             return "asked to stop" + (f": {asked}" if isinstance(asked, str) else "")
         if not self.ctx.table:  # who goes on wants a round at least

@@ -446,6 +446,18 @@ def test_known_structures_need_names(inputs: Any, instantiate: Any, diamond_fram
         instantiate("score", inputs("score", known=known))
 
 
+def test_coverage_needs_references(diamond_frames: Frames, molecule_frames: Frames) -> None:
+    def found(frames: Frames, **more: Any) -> str | None:
+        given = {"frames": FramesData(frames), "settings": orm.Dict({"coverage": "on"}), **more}
+        process: Any = CalculationFactory("rm.score")
+        told: str | None = process.validate_together(given)
+        return told
+
+    assert "'coverage' is on; give `references`" in str(found(diamond_frames))
+    assert found(diamond_frames, references=FramesData(diamond_frames)) is None
+    assert found(molecule_frames) is None
+
+
 def test_a_null_needs_known_structures(
     inputs: Any, instantiate: Any, diamond_frames: Frames
 ) -> None:

@@ -269,7 +269,7 @@ def test_a_share_of_the_walltime(tmp_path: Path) -> None:
     assert job.should_stop(0.96) == "walltime"
 
 
-@pytest.mark.parametrize("spoil", ["empty", "elements", "damaged"])
+@pytest.mark.parametrize("spoil", ["empty", "elements", "damaged", "twice"])
 def test_bad_committees(committee: Path, tmp_path: Path, spoil: str) -> None:
     folder = bad(tmp_path / "spoilt", "generate", committee.parent)
     member = folder / files.INPUT_COMMITTEE / "second.safetensors"
@@ -281,6 +281,9 @@ def test_bad_committees(committee: Path, tmp_path: Path, spoil: str) -> None:
         potential.elements = ("Si",)
         potential.save(member)
         says = "the member 'second' of the committee never saw C"
+    elif spoil == "twice":
+        shutil.copy(folder / files.INPUT_POTENTIAL, member)
+        says = "'second.safetensors' is the same as 'input_potential.safetensors'"
     else:
         member.write_bytes(b"no weights")
         says = "'second.safetensors' is not a potential file, or damaged"

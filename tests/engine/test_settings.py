@@ -130,6 +130,20 @@ def test_settings_must_be_a_table(value: object) -> None:
         parse_settings(ScoreSettings, value)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(("given", "meant"), [(True, "on"), (False, "off")])
+def test_on_and_off_as_yaml_reads_them(given: bool, meant: str) -> None:
+    assert parse_settings(ScoreSettings, {"coverage": given}).coverage == meant
+
+
+@pytest.mark.parametrize(
+    ("cls", "values"),
+    [(ScoreSettings, {"chemistry": True}), (GenerateSettings, {"formulas": [False]})],
+)
+def test_other_words_that_yaml_reads_as_true_or_false(cls: type, values: dict) -> None:
+    with pytest.raises(SettingsError, match=r"YAML reads yes, no, on and off as .* in quotes"):
+        parse_settings(cls, values)
+
+
 def test_lists() -> None:
     settings = parse_settings(PerturbSettings, {"displacement_levels": [0, 2, 4.5]})
     assert settings.displacement_levels == (0.0, 2.0, 4.5)
@@ -170,6 +184,7 @@ def test_stages() -> None:
             [{"kind": "hop", "moves": ["strain"], "cell": "hydrostatic"}, {}],
             r"'stages\[0\]\.moves' names 'strain', .* but 'stages\[0\]\.cell' is 'hydrostatic'",
         ),
+        ([{"amplitude": 0.1}], r"'stages\[0\]\.amplitude' says nothing to a stage of kind 'fire'"),
         ([{"kind": "hop", "temperature": -1.0}, {}], r"'stages\[0\]\.temperature' is -1.0"),
     ],
 )

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from aiida import orm
+from aiida.engine import BaseRestartWorkChain
 
 from aiida_rm.data.frames import FramesData
 from aiida_rm.engine.errors import SettingsError
@@ -62,6 +63,14 @@ def test_one_of_another_package(foreign: None) -> None:
     assert referee.options({"account": "me"})["account"] == "me"
     with pytest.raises(SettingsError, match="'depth' is 0, must be at least 1"):
         base.load_referee("mine")({"depth": 0})
+
+
+def test_a_work_chain_needs_to_say_where_its_options_are() -> None:
+    class Chain(Mine):
+        PROCESS = BaseRestartWorkChain
+
+    with pytest.raises(base.RefereeError, match="BaseRestartWorkChain is no CalcJob; override"):
+        Chain({}).ports()
 
 
 @pytest.mark.parametrize(

@@ -358,7 +358,7 @@ def test_the_loop_looks_at_the_potential_to_begin_with(
 @pytest.mark.parametrize(
     ("rules", "says"),
     [
-        ({"sane": True}, "'sane' is no rule for these structures; known are check_all_atoms"),
+        ({"sane": True}, "'sane' is no rule for these structures"),
         ({"clean": True}, "clean says nothing with the setting 'chemistry' of 'auto'; set it to"),
         ({"sort": "-check_bond_angles"}, "check_bond_angles says nothing"),
         ({"valid": "yes"}, "'valid' must be true or false"),
@@ -381,7 +381,12 @@ def test_rules_are_checked_before_anything_runs(
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"stop": {"min_acepted": 1}}, "`stop`: .*did you mean 'min_accepted'"),
+        ({"stop": {"min_acepted": 1}}, "^`stop`: 'min_acepted'.*did you mean 'min_accepted'"),
+        (
+            {"train": {"train": {"monitors": {"silnt": {"kwargs": {}}}}}},
+            "`train.train.monitors.silnt` has no `entry_point`; did you mean 'silent'",
+        ),
+        ({"validate": {"rules": {"novell": True}}}, "'novell' is no rule.*did you mean 'novel'"),
         ({"stop": {"recovered": 0.5}}, "'recovered' is a share of the known structures; give"),
         ({"first_round": 0}, "`first_round` is 0, must be between 1 and 99"),
         ({"first_round": 99}, "lead to round 100; 99 is the last one"),

@@ -303,6 +303,8 @@ def read_safetensors(
         PotentialError: it is missing, damaged, of another kind, or of a newer version.
     """
     name = Path(path).name
+    if not Path(path).is_file():
+        raise PotentialError(f"there is no file '{name}'; copy one that a training wrote there")
     try:
         with safe_open(path, framework="pt") as handle:
             header = json.loads((handle.metadata() or {})["header"])

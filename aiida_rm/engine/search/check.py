@@ -59,7 +59,7 @@ def check_search(
         wanted["formulas"] = {SYMBOLS[z] for some in species for z in some}
     _check_given(settings, given, compositions)
     if given is not None and not drawn:
-        wanted["given structures"] = set(given.elements)
+        wanted["starts"] = set(given.elements)
     for name, symbols in wanted.items():
         _check_elements(name, symbols, elements)
     if compositions is None:
@@ -95,7 +95,7 @@ def _check_elements(name: str, symbols: set[str], elements: Sequence[str]) -> No
     if unknown:
         raise PotentialError(
             f"the potential never saw {', '.join(unknown)}; it was trained on "
-            f"{', '.join(elements)}. Ask for those in '{name}', or train with structures that "
+            f"{', '.join(elements)}. Give those alone in '{name}', or train with structures that "
             f"hold {', '.join(unknown)}"
         )
 

@@ -198,6 +198,8 @@ def fill(namespace: Any, inputs: Mapping[str, Any], ports: PortNamespace, where:
         if value is None:
             continue
         port = ports[name]
+        if name == "monitors":
+            _check_monitors(value, f"{where}{name}")
         if isinstance(port, PortNamespace) and _any_name(port):
             # A table is a node where such nodes are wanted (monitors), else inputs (referees).
             tables = orm.Dict in _kinds_of(port)
@@ -213,7 +215,20 @@ def fill(namespace: Any, inputs: Mapping[str, Any], ports: PortNamespace, where:
                 setattr(namespace, name, _as_port_wants(port, value))
             except (ValueError, TypeError) as error:
                 told = str(error).removeprefix("invalid attribute value ")
+                told = told.removeprefix(f"`{name}`: ")
                 raise ValueError(f"`{where}{name}`: {told}") from error
+
+
+def _check_monitors(monitors: Mapping[str, Any], where: str) -> None:
+    """Refuse what an override makes a monitor that is none, as a misspelt name does."""
+    whole = [name for name, one in monitors.items() if "entry_point" in one]
+    for name in monitors.keys() - whole:
+        close = difflib.get_close_matches(name, whole, n=1)
+        hint = f"did you mean '{close[0]}'? " if close else ""
+        raise ValueError(
+            f"`{where}.{name}` has no `entry_point`; {hint}A monitor of your own wants one, such "
+            "as rm.silent"
+        )
 
 
 def job_namespaces(ports: PortNamespace, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:

@@ -86,7 +86,7 @@ def given(periodic: bool = True) -> Frames:
         (
             {},
             Frames.build([[26]], [np.zeros((1, 3))], np.eye(3)[None] * 3),
-            "never saw Fe.*'given structures'",
+            "never saw Fe.*'starts'",
         ),
         ({}, Frames.build([[12]], [[[np.nan, 0, 0]]], np.eye(3)[None]), "not a finite number"),
     ],
