@@ -36,6 +36,7 @@ def molecules() -> dict[str, Stages]:
         "hop 4": (replace(hop, cycles=4),),
         "hop 8": (replace(hop, cycles=8),),
         "hop 8, join": (replace(hop, cycles=8, moves=("jitter", "join")),),
+        "hop 40, join": (replace(hop, cycles=40, moves=("jitter", "join")),),
         "hop 8, T 0.05": (replace(hop, cycles=8, temperature=0.05),),
         "hop 8, amplitude 0.5": (replace(hop, cycles=8, amplitude=0.5),),
         "Langevin 0.05, 500": (fall, replace(bath, temperature=0.05)),
@@ -51,6 +52,7 @@ def crystals() -> dict[str, Stages]:
     first = Stage(cell="fixed", fmax=0.05, max_steps=60)
     fall = Stage(fmax=5e-3, max_steps=400)
     hop = Stage(kind="hop", cell="free", amplitude=0.6, fmax=0.02, max_steps=150)
+    far = ("jitter", "swap", "strain")
     bath = Stage(kind="langevin", time_step=0.3, friction=0.5, max_steps=200, cell="fixed")
     moves = {
         "FIRE, free cell": (),
@@ -59,6 +61,9 @@ def crystals() -> dict[str, Stages]:
         "jitter 0.5": (first, fall, Stage(kind="jitter", amplitude=0.5)),
         "hop 5": (first, replace(hop, cycles=5)),
         "hop 5, swaps": (first, replace(hop, cycles=5, moves=("jitter", "swap"))),
+        "hop 10": (first, replace(hop, cycles=10)),
+        "hop 10, swap, strain": (first, replace(hop, cycles=10, moves=far, strain=0.3)),
+        "hop 20, swap, strain": (first, replace(hop, cycles=20, moves=far, strain=0.3)),
         "Langevin 0.1": (first, replace(bath, temperature=0.1)),
         "Langevin 0.3": (first, replace(bath, temperature=0.3)),
     }
