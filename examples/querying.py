@@ -17,7 +17,9 @@ console = Console()
 
 def main() -> int:
     """Find the loop, ask, print."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("pk", type=int, nargs="?", help="of a loop; by default the last one")
     given = parser.parse_args()
     if "aiida" not in sys.modules:  # `verdi run` has loaded a profile
@@ -26,7 +28,10 @@ def main() -> int:
         open_profile(console)
     loop = find_loop(given.pk)
     if loop is None:
-        console.print("there is no loop here yet; run `make demo`, or give the PK of one")
+        if given.pk is None:
+            console.print("there is no loop here yet; run `make demo`, or give the PK of one")
+        else:
+            console.print(f"<{given.pk}> is no rm.loop that has scored anything")
         return 1
     tell(loop)
     return 0
@@ -55,6 +60,9 @@ def tell(loop: Any) -> None:
 
     console.rule("the five lowest in E~ that are valid and unique")
     best = queries.best(loop, 5, rules={"valid": True, "unique": True})
+    if not len(best):
+        console.print("none")
+        return
     shown = ["pk", "index", "formula", "energy_per_atom", "match", "spacegroup"]
     console.print(
         best[[name for name in shown if name in best]].to_string(index=False), soft_wrap=True

@@ -33,6 +33,7 @@ def main() -> int:
         open_profile(console)  # before AiiDA is imported, which asks then where its profiles are
     from aiida.common.exceptions import AiidaException
     from aiida.engine import run_get_node, submit
+    from plumpy import KilledError
 
     try:
         builder = prepare(given)
@@ -44,7 +45,16 @@ def main() -> int:
             f"submitted rm.loop <{node.pk}>; follow it: aiida-rm status --watch {node.pk}"
         )
         return 0
-    _, node = run_get_node(builder)
+    console.print(
+        "what the scheduler refuses is tried five times, for minutes; `aiida-rm doctor CODE` says "
+        "at once why",
+        soft_wrap=True,
+    )
+    try:
+        _, node = run_get_node(builder)
+    except KilledError:
+        console.print("stopped; what was stored so far stays in the profile")
+        return 130
     return tell(node)
 
 

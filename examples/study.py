@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,8 @@ def main(name: str, given: argparse.Namespace, generation: dict[str, Any]) -> in
         console.print(f"{escape(given.dataset.name)}: {len(dataset)} structures")
         node, scored = search(code, dataset, given, generation)
     except (InvalidFramesError, ValueError) as error:
-        sys.exit(f"{name}: {error}")
+        told = re.sub(r"^Error occurred validating port '[^']*': ", "", str(error))
+        sys.exit(f"{name}: {told}")
     if scored is None:
         why = escape(node.exit_message or "")
         console.print(f"[red]no structures:[/] <{node.pk}> ended with {why}")
@@ -202,6 +204,10 @@ def tell(node: Any, scored: Any, given: argparse.Namespace) -> None:
         shown += ["smiles"] if kind else ["spacegroup", "volume_per_atom"]
         _print(f"The best that are {', '.join(rules)}", [*shown, "structure"], table)
 
+    else:
+        console.print(f"None is {', '.join(rules)}.")
+        rules = {}
+
     console.print("\nLook further:")
     rule = " ".join(f"--rule {name}=true" for name in rules)
     for line in (
@@ -225,4 +231,4 @@ def _print(title: str, columns: list[str], rows: Any) -> None:
 
 def _text(value: Any) -> str:
     # A SMILES has brackets, which rich would take for a style.
-    return f"{value:.3f}" if isinstance(value, float) else escape(str(value))
+    return f"{value:.4g}" if isinstance(value, float) else escape(str(value))

@@ -50,6 +50,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--begin", type=Path, help="begin with the weights of this potential")
     given = parser.parse_args()
+    if not given.output.parent.is_dir():
+        parser.error(f"there is no folder {given.output.parent} for {given.output.name}")
     try:
         frames = without_some(stable(given.dataset), given.hold_out)
         potential = Potential.load(given.begin) if given.begin else None

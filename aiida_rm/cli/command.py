@@ -148,6 +148,7 @@ def one_line(error: Exception) -> str:
     from aiida_rm.engine.errors import EngineError
 
     text = " ".join(str(error.args[0] if isinstance(error, KeyError) else error).split())
-    if isinstance(error, EngineError | AiidaException | OSError | ValueError | IndexError):
+    ours = isinstance(error, TypeError) and text.startswith("`")  # names an input and its kind
+    if ours or isinstance(error, EngineError | AiidaException | OSError | ValueError | IndexError):
         return text or type(error).__name__
     return f"{type(error).__name__}: {text}; --debug shows where"

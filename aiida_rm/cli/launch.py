@@ -40,7 +40,8 @@ _OPTIONS = (
         "-s",
         "--settings",
         type=click.Path(exists=True, dir_okay=False, path_type=Path),
-        help="YAML with any of these options by name, and the tables overrides, options, referees.",
+        help="YAML with code, computer, protocol, gpus, nodes, the inputs by name, and the tables "
+        "overrides, options and referees.",
     ),
     click.option("--walltime", type=click.IntRange(60), metavar="SECONDS", help="Of each job."),
     click.option("--queue", metavar="NAME", help="Queue or partition of the jobs."),

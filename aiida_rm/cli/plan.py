@@ -238,7 +238,7 @@ def _load(value: Any, kind: Any, name: str) -> Any:
         raise RefusalError(message) from None
     except (NotExistent, ValueError):
         if is_code:
-            message = f"there is no node '{value}'; {_known_codes()}"
+            message = f"there is no code '{value}'; {_known_codes()}"
         elif kind is FramesData:
             message = (
                 f"there is no file or node '{value}'; `verdi data rm.frames list` has the nodes"

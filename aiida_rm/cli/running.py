@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from aiida import orm
+from aiida.schedulers import JobState
 
 from aiida_rm.cli.command import RefusalError
 
@@ -87,6 +88,8 @@ async def _watch(process: Any, patience: float, errors: _LastError) -> str:
             why = errors.line or "AiiDA paused it"
         elif time.monotonic() > ends:
             why = f"no result after {patience:.0f} s"
+            if process.node.get_scheduler_state() == JobState.QUEUED:
+                why = f"still queued after {patience:.0f} s; raise --patience, or name a --queue"
     if task.done():
         await task
         return ""

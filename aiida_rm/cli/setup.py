@@ -31,14 +31,16 @@ def setup(ctx: click.Context, yes: bool, dry_run: bool) -> None:
     step = _Step(yes=yes, dry_run=dry_run)
     profile = get_manager().get_profile() or _default_profile(ctx)
     if profile is None:
-        if not step.may("make an AiiDA profile (`verdi presto`: SQLite, no services)", "a profile"):
+        if not step.may(
+            "make an AiiDA profile (`verdi presto --use-zeromq`: SQLite, no services)", "a profile"
+        ):
             if dry_run:
                 rest = f"'localhost', the code '{LABEL}', and AiiDA's daemon"
                 echo.echo_report(f"and after it this machine as the computer {rest}")
             return
         from aiida.cmdline.commands.cmd_presto import verdi_presto
 
-        ctx.invoke(verdi_presto, non_interactive=True)
+        ctx.invoke(verdi_presto, non_interactive=True, use_zeromq=True)
         profile = get_manager().get_profile()
     else:
         echo.echo_report(f"the profile is '{profile.name}'")

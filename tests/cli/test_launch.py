@@ -156,7 +156,7 @@ def test_a_dataset_from_a_file(loop: Any, code: Any, tmp_path: Path) -> None:
     ("options", "message"),
     [
         (["--dataset", "DATASET"], "which code? --code LABEL@COMPUTER; there are "),
-        (["--code", "none", "--dataset", "DATASET"], "there is no node 'none'; there are "),
+        (["--code", "none", "--dataset", "DATASET"], "there is no code 'none'; there are "),
         (["--code", "CODE"], "--dataset is missing"),
         (["--code", "FAR", "--dataset", "DATASET"],
          "`code`: the computer of engine@far is not configured; `verdi computer configure "),

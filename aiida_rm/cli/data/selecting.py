@@ -58,7 +58,8 @@ def choose(
     table |= {"limit": limit} if limit else {}
     chosen = asked[select_indices(frames.select(asked), table)]
     if not len(chosen):
-        raise ValueError(f"none of {len(asked)} structures meets the rules; loosen them")
+        wanted = ", ".join(f"{name}={value}" for name, value in table.items())
+        raise ValueError(f"none of {len(asked)} structures meets the rules {wanted}; loosen them")
     return chosen
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from dataclasses import dataclass, fields
@@ -289,9 +290,9 @@ def write_safetensors(
         temporary.replace(target)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise DiskError(
-            f"'{target.name}' could not be written ({error}); free some disk space and rerun"
-        ) from error
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        remedy = "free some disk space and rerun" if full else "mend that and rerun"
+        raise DiskError(f"'{target.name}' could not be written ({error}); {remedy}") from error
 
 
 def read_safetensors(

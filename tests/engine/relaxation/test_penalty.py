@@ -146,7 +146,7 @@ def test_memory_errors_of_a_penalty_halve_the_batch(
         ({"penalty": "mypackage.penalties"}, "package.module:name"),
         ({"penalty": "my package:f"}, "package.module:name"),
         ({"penalty": "a.b:f()"}, "package.module:name"),
-        ({"penalty_arguments": "[1]"}, "must be a table"),
+        ({"penalty_arguments": "[1]"}, "must be the text of a table"),
         ({"penalty_arguments": "{"}, "no JSON"),
     ],
 )
