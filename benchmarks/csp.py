@@ -4,10 +4,9 @@
 ``mp_dev_test.extxyz``, drawn by seed 0); ``--candidates`` a compound. Needs AIIDA_RM_DATA.
 ``--ways``, compared in the same run:
 
-- ``ours``: random starts, a share ``--symmetry`` of them with a space group (pyxtal), through the
-  protocol's stages on the potential (``--potential``, by default that in examples/potentials, never
-  trained on these).
-- ``fire``: the same without hopping.
+- ``ours``: random starts, a share ``--symmetry`` of them with a space group (pyxtal), relaxed on
+  the potential (``--potential``, by default that in examples/potentials, never trained on these).
+- ``hop``: the same, with 20 cycles of basin hopping between.
 - ``repulsion``: the same starts, relaxed on a soft repulsion alone.
 - ``starts``: the same starts as they are.
 - ``pyxtal``: starts that all have a space group, as they are.
@@ -48,6 +47,19 @@ _MATCHERS = {
 #: A compound that the null finds in so many of its candidates is given away.
 _GIVEN_AWAY = 0.5
 _FALL = (Stage(cell="fixed", fmax=0.05, max_steps=60), Stage(fmax=5e-3, max_steps=400))
+_HOPS = (
+    _FALL[0],
+    Stage(
+        kind="hop",
+        cycles=20,
+        moves=("jitter", "swap", "strain"),
+        amplitude=0.6,
+        strain=0.3,
+        fmax=0.02,
+        max_steps=150,
+    ),
+    _FALL[1],
+)
 Figures = dict[str, Any]
 
 
@@ -59,7 +71,7 @@ def main() -> None:
         compounds=200,
         candidates=20,
         symmetry=0.5,
-        ways="ours,fire,repulsion,starts,pyxtal",
+        ways="ours,hop,repulsion,starts,pyxtal",
         potential=str(_SHIPPED),
         settings="{}",
     )
@@ -81,7 +93,7 @@ def main() -> None:
             "seconds_per_structure": seconds / len(found),
         }
         print(json.dumps({"way": way, **figures[way]}), flush=True)
-    for way in ("ours", "fire"):
+    for way in ("ours", "hop"):
         if {way, "repulsion"} <= set(judged):
             figures[f"{way}_over_repulsion"] = ratio(judged[way], judged["repulsion"])
     names = [str(name) for name in targets.formulas()]
@@ -105,8 +117,10 @@ def compounds(name: str, count: int) -> Frames:
 
 def protocol() -> dict[str, Any]:
     """What the protocol takes for crystals of many elements."""
-    inputs = GenerateWorkChain.get_protocol_inputs(kinds=("many_crystals",))
-    return {"min_distance": 1.0, **inputs["generate"]["settings"]}
+    settings = GenerateWorkChain.get_protocol_inputs(kinds=("many_crystals",))["generate"][
+        "settings"
+    ]
+    return {"stages": [stage.__dict__ for stage in _FALL], "min_distance": 1.0, **settings}
 
 
 def candidates(
@@ -145,7 +159,7 @@ def relaxed(way: str, starts: Frames, potential: Potential, knobs: dict[str, Any
     return relax(
         starts,
         potential,
-        settings.stages if way == "ours" else _FALL,
+        settings.stages if way == "ours" else _HOPS,
         batch_atoms=settings.batch_atoms,
         skin=settings.skin,
         floor=settings.floor,

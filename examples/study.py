@@ -209,11 +209,11 @@ def tell(node: Any, scored: Any, given: argparse.Namespace) -> None:
         rules = {}
 
     console.print("\nLook further:")
-    rule = " ".join(f"--rule {name}=true" for name in rules)
+    rule = "".join(f" --rule {name}=true" for name in rules)
     for line in (
         f"export AIIDA_PATH={FOLDER}",
-        f"verdi data rm.frames show {scored.pk} {rule} --sort energy_per_atom",
-        f"verdi data rm.frames export {scored.pk} {rule} -o found.extxyz",
+        f"verdi data rm.frames show {scored.pk}{rule} --sort energy_per_atom",
+        f"verdi data rm.frames export {scored.pk}{rule} -o found.extxyz",
         f"aiida-rm report {node.pk}",
     ):
         console.print(f"  {escape(line)}", soft_wrap=True)
