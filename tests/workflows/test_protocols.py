@@ -500,6 +500,11 @@ def test_the_dataset_decides_what_the_protocol_is(
     # Moves that go far need a judge.
     for chosen, far in ((passing, True), (quick, False), (lone, False)):
         assert ("relocate" in hops_of(chosen.generate.generate)) is far
+    assert "stages" not in large.generate.generate.settings.get_dict()
+    thorough = LoopWorkChain.get_builder_from_protocol(code, many, protocol="stringent")
+    kinds = [stage["kind"] for stage in thorough.generate.generate.settings["stages"]]
+    assert kinds == ["fire", "hop", "fire"]
+    assert refused(LoopWorkChain, thorough) == ""
     assert passing.train.train.settings["architecture"] == "equivariant"
     assert refused(LoopWorkChain, passing) == ""
     own = {"train": {"train": {"settings": {"channels": 4}}}}
