@@ -134,7 +134,7 @@ def _launch(kind: str, asked: dict[str, Any]) -> None:
 
     from aiida_rm.cli.data.selecting import parse_rules
     from aiida_rm.cli.plan import make_builder, put, read_settings
-    from aiida_rm.cli.running import need_daemon
+    from aiida_rm.cli.running import need_daemon, without_harmless
 
     flags = ("settings", "changes", "dry_run", "here", "full", "as_json", "label", "group")
     how = {name: asked.pop(name) for name in flags}
@@ -155,6 +155,8 @@ def _launch(kind: str, asked: dict[str, Any]) -> None:
         return
     if how["label"]:
         builder.metadata.label = how["label"]
+    if how["here"]:
+        without_harmless()
     node = run_get_node(builder)[1] if how["here"] else submit(builder)
     if how["group"] is not None:
         how["group"].add_nodes([node])

@@ -100,6 +100,12 @@ async def _watch(process: Any, patience: float, errors: _LastError) -> str:
     return why
 
 
+def without_harmless() -> None:
+    """Nothing on the screen of AiiDA's last look after the monitors of a job that has ended."""
+    for handler in logging.getLogger("aiida").handlers:
+        handler.addFilter(lambda record: "skipping task_monitor_job" not in record.getMessage())
+
+
 @contextlib.contextmanager
 def _few_attempts() -> Iterator[None]:
     """Whoever asks a doctor does not wait for the fifth try; nothing is written to the disk."""

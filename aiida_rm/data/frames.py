@@ -285,6 +285,8 @@ class FramesData(ArrayData):
         return {name: _plain(self._read(name)) for name in sorted(self.get_arraynames())}
 
     def _check_index(self, index: int) -> None:
+        if isinstance(index, bool) or not isinstance(index, int | np.integer):
+            raise TypeError(f"`index` must be one whole number, is {index!r}")
         if not 0 <= index < len(self):
             raise IndexError(f"structure {index} does not exist; the node holds 0..{len(self) - 1}")
 

@@ -266,6 +266,8 @@ def test_no_such_structure(frames_data):
             frames_data.get_structure(index)
         with pytest.raises(IndexError, match=r"holds 0\.\.0"):
             frames_data.get_ase(index)
+    with pytest.raises(TypeError, match=r"`index` must be one whole number, is \[0, 1\]"):
+        frames_data.get_ase([0, 1])
     with pytest.raises(KeyError, match="there are"):
         frames_data.get_array("energies")
     with pytest.raises(ValueError, match="name one of"):
