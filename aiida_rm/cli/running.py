@@ -11,6 +11,7 @@ from typing import Any
 
 from aiida import orm
 from aiida.schedulers import JobState
+from plumpy import ensure_portal
 
 from aiida_rm.cli.command import RefusalError
 
@@ -80,6 +81,7 @@ def run_job(process_class: type, inputs: Mapping[str, Any], patience: float) -> 
 
 async def _watch(process: Any, patience: float, errors: _LastError) -> str:
     """Let a job run to its end, or kill it; why it was killed, or nothing."""
+    await ensure_portal()  # or killing it, within this loop, would not reach its computer
     task = asyncio.ensure_future(process.step_until_terminated())
     ends, why = time.monotonic() + patience, ""
     while not task.done() and not why:

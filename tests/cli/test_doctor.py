@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from aiida import orm
 from click.testing import CliRunner, Result
@@ -122,6 +124,24 @@ def test_no_engine_there(
     result = doctor(code.full_label, "--json")
     assert result.exit_code == 1
     assert says in checks(result)[name]["found"]
+
+
+def test_a_job_that_takes_too_long_is_cancelled(
+    engine_code: orm.InstalledCode, doctor: Any, tmp_path: Path
+) -> None:
+    slow = tmp_path / "slow.sh"
+    slow.write_text(f"#!/bin/bash\necho $$ > {tmp_path}/pid\nexec sleep 600\n")
+    slow.chmod(0o755)
+    code = orm.InstalledCode(
+        computer=engine_code.computer, label="slow", filepath_executable=str(slow)
+    ).store()
+    found = checks(doctor(code.full_label, "--patience", "8", "--json"))
+    assert found["job"]["status"] == MEND
+    assert "no result after 8 s" in found["job"]["found"]
+    end = time.monotonic() + 30
+    while psutil.pid_exists(int((tmp_path / "pid").read_text())) and time.monotonic() < end:
+        time.sleep(0.2)
+    assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))
 
 
 def test_an_old_engine(

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 import torch
+from aiida import orm
 from click.testing import CliRunner
 
 from aiida_rm.cli import aiida_rm as program
 from tests.examples.test_clusters import FOLDER, INSTALLED, create, set_up
-from tests.services.conftest import ROOT
+from tests.services.conftest import ROOT, lives, until
 from tests.workflows.conftest import engine_path
 
 LOGIN = "login.cluster.example"
@@ -80,6 +81,10 @@ def test_slurm(aiida_profile_clean: Any, tmp_path: Path) -> None:
 
 @pytest.mark.services("sshd")
 def test_ssh(aiida_profile_clean: Any, tmp_path: Path) -> None:
+    """A good code is found so; the job of one that takes too long is cancelled there."""
+    slow = tmp_path / "slow.sh"
+    slow.write_text(f"#!/bin/bash\necho $$ > {tmp_path}/pid\nexec sleep 600\n")
+    slow.chmod(0o755)
     host = "aiida-rm-sshd"
     changes = {
         "computer.yml": {
@@ -92,3 +97,12 @@ def test_ssh(aiida_profile_clean: Any, tmp_path: Path) -> None:
     }
     code = code_of(tmp_path / "ssh", "core.ssh_async", changes)
     assert to_mend(examine(code)) == {}
+    computer = orm.load_code(code).computer
+    other = orm.InstalledCode(computer=computer, label="slow", filepath_executable=str(slow))
+    found = examine(str(other.store().pk), "--patience", "15")
+    assert "no result after 15 s" in found["job"]["found"]
+    pid = int((tmp_path / "pid").read_text())
+    assert until(lambda: not lives(pid), 30)
+    job = orm.QueryBuilder().append(orm.CalcJobNode).order_by({orm.CalcJobNode: {"id": "desc"}})
+    told = [log.message for log in orm.Log.collection.get_logs_for(job.first(flat=True))]
+    assert not [line for line in told if "an error was raised" in line]
