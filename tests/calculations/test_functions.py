@@ -271,7 +271,7 @@ def test_select_frames_refuses():
     failed(*outcome, 207, "'sound' is no rule", "known are", "valid")
     for rules in ({"max_uncertainty": 0.1}, {"sort": "-uncertainty_mean"}):
         outcome = functions.select_frames.run_get_node(frames, orm.Dict(rules))
-        failed(*outcome, 207, "a committee has judged; give `committee` to rm.generate")
+        failed(*outcome, 207, "a committee has judged; set `committee_size`", "to rm.generate")
     outcome = functions.select_frames.run_get_node(frames, orm.Dict({"max_energy_per_atom": -1}))
     failed(*outcome, 500, "None of 6 structures meets the rules", "max_energy_per_atom")
 

@@ -380,10 +380,14 @@ def test_the_program(gpu: PretendGpu, frames: Frames, tmp_path: Path) -> None:
     job = prepare(generate, "generate", {"n_structures": 3, "n_atoms": [2], "stages": stages})
     shutil.copy(train / files.OUTPUT_POTENTIAL, generate / files.INPUT_POTENTIAL)
     (generate / files.INPUT_COMMITTEE).mkdir()
-    shutil.copy(train / files.OUTPUT_POTENTIAL, generate / files.INPUT_COMMITTEE / "a.safetensors")
+    member = Potential.load(train / files.OUTPUT_POTENTIAL)
+    with torch.no_grad():
+        for weights in member.network.trained():
+            weights.mul_(1.1)
+    member.save(generate / files.INPUT_COMMITTEE / "a.safetensors")
     assert main(["generate", str(job)]) == 0
     assert results(generate)["engine"]["device"] == "Pretend GPU"
-    assert results(generate)["summary"]["committee"]["uncertainty_max"] == 0
+    assert results(generate)["summary"]["committee"]["uncertainty_max"] > 0
 
 
 def test_a_gpu_that_does_not_compute(gpu: PretendGpu, monkeypatch: pytest.MonkeyPatch) -> None:
