@@ -95,8 +95,10 @@ async def _watch(process: Any, patience: float, errors: _LastError) -> str:
     if task.done():
         await task
         return ""
-    # Without a number from the scheduler there is nothing to cancel there.
-    process.kill(why, force_kill=process.node.get_job_id() is None)
+    # Without a number from the scheduler there is nothing to cancel there. AiiDA raises when what
+    # it interrupts has come to its end a moment before, and kills the process after this step.
+    with contextlib.suppress(asyncio.InvalidStateError):
+        process.kill(why, force_kill=process.node.get_job_id() is None)
     await asyncio.wait({task}, timeout=_KILLING)
     task.cancel()
     return why

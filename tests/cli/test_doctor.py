@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 import pytest
 from aiida import orm
+from aiida.engine.utils import InterruptableFuture
 from click.testing import CliRunner, Result
 
 import aiida_rm
@@ -126,16 +127,32 @@ def test_no_engine_there(
     assert says in checks(result)[name]["found"]
 
 
+@pytest.mark.parametrize("just_ended", [False, True])
 def test_a_job_that_takes_too_long_is_cancelled(
-    engine_code: orm.InstalledCode, doctor: Any, tmp_path: Path
+    just_ended: bool,
+    engine_code: orm.InstalledCode,
+    doctor: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Also when AiiDA learns that it has ended in the very moment in which it is interrupted."""
+    interrupt = InterruptableFuture.interrupt
+
+    def too_late(future: InterruptableFuture, reason: Exception) -> None:
+        future.set_result(True)
+        interrupt(future, reason)
+
+    if just_ended:
+        monkeypatch.setattr(InterruptableFuture, "interrupt", too_late)
     slow = tmp_path / "slow.sh"
     slow.write_text(f"#!/bin/bash\necho $$ > {tmp_path}/pid\nexec sleep 600\n")
     slow.chmod(0o755)
     code = orm.InstalledCode(
-        computer=engine_code.computer, label="slow", filepath_executable=str(slow)
+        computer=engine_code.computer, label=f"slow-{just_ended}", filepath_executable=str(slow)
     ).store()
-    found = checks(doctor(code.full_label, "--patience", "8", "--json"))
+    result = doctor(code.full_label, "--patience", "8", "--json")
+    found = checks(result)
+    assert orm.load_node(json.loads(result.stdout)["job"]).is_killed
     assert found["job"]["status"] == MEND
     assert "no result after 8 s" in found["job"]["found"]
     end = time.monotonic() + 30
