@@ -69,12 +69,20 @@ def test_folder_and_back(tmp_path):
     node = FramesData.from_folder(frames.save(tmp_path / "frames"))
     assert_same(node.get_frames(), frames)
     # The repository is the folder: a job that gets its files can load them.
-    target = tmp_path / "copied"
-    target.mkdir()
-    for uuid, source, destination in node.local_copy_list("copied"):
-        assert uuid == node.uuid
-        (tmp_path / destination).write_bytes(node.base.repository.get_object_content(source, "rb"))
-    assert_same(Frames.load(target), frames)
+    [(uuid, source, destination)] = node.local_copy_list("copied")
+    assert uuid == node.uuid
+    node.base.repository.copy_tree(tmp_path / destination, source)
+    assert_same(Frames.load(tmp_path / "copied"), frames)
+
+
+def test_lost_files():
+    frames = labelled()
+    frames.structure["energy"][0] = 0.1234567  # in no other node
+    node = FramesData(frames).store()
+    key = node.base.repository.metadata["o"]["structure_energy.npy"]["k"]
+    node.backend.get_repository().delete_objects([key])
+    with pytest.raises(InvalidFramesError, match="structure_energy lost from the profile's"):
+        orm.load_node(node.pk).get_frames()
 
 
 def test_attributes():
