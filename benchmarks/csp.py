@@ -10,6 +10,9 @@
 - ``repulsion``: the same starts, relaxed on a soft repulsion alone.
 - ``starts``: the same starts as they are.
 - ``pyxtal``: starts that all have a space group, as they are.
+- ``substituted``: the crystals of ``mp_pool.extxyz`` that are most like the compound, with its
+  elements (``seeding: substitute``), as they are; those of a target's composition are left out.
+- ``sub_volume``, ``sub_ours``: the same, relaxed on the potential with a cell of fixed shape, free.
 
 A candidate is right when pymatgen's StructureMatcher finds it equal to the known structure: loose
 (ltol 0.3, stol 0.5, angle 10), the field's tolerance, and tight (0.2, 0.3, 5), pymatgen's default.
@@ -28,6 +31,7 @@ import numpy as np
 import torch
 from common import arguments, finish
 from pymatgen.analysis.structure_matcher import StructureMatcher
+from pymatgen.core import Composition
 from systems import load
 
 from aiida_rm.engine.converters import to_pymatgen
@@ -47,6 +51,7 @@ _MATCHERS = {
 #: A compound that the null finds in so many of its candidates is given away.
 _GIVEN_AWAY = 0.5
 _FALL = (Stage(cell="fixed", fmax=0.05, max_steps=60), Stage(fmax=5e-3, max_steps=400))
+_VOLUME = (Stage(cell="hydrostatic", fmax=5e-3, max_steps=400),)
 _HOPS = (
     _FALL[0],
     Stage(
@@ -82,8 +87,11 @@ def main() -> None:
     figures: Figures = {}
     judged: dict[str, Figures] = {}
     for way in given.ways.split(","):
-        share = 1.0 if way == "pyxtal" else given.symmetry
-        starts = candidates(targets, potential, knobs, given.seed, count, share)
+        if way.startswith("sub"):
+            starts = substituted(targets, potential, knobs, given.seed, count)
+        else:
+            share = 1.0 if way == "pyxtal" else given.symmetry
+            starts = candidates(targets, potential, knobs, given.seed, count, share)
         began = time.process_time()
         found = relaxed(way, starts, potential, knobs)
         seconds = time.process_time() - began
@@ -149,17 +157,39 @@ def candidates(
     return concatenate(parts)
 
 
+def substituted(
+    targets: Frames, potential: Potential, knobs: dict[str, Any], seed: int, count: int
+) -> Frames:
+    """The ``count`` nearest of the pool for each compound, labelled ``target``, nearest first."""
+    pool = load("mp_pool", "mp_pool.extxyz")
+    known = {Composition(formula).reduced_formula for formula in targets.formulas()}
+    new = [Composition(formula).reduced_formula not in known for formula in pool.formulas()]
+    library = pool.select(np.flatnonzero(new))
+    parts = []
+    for number, formula in enumerate(targets.formulas()):
+        settings = parse_settings(
+            GenerateSettings,
+            {**knobs, "seeding": "substitute", "formulas": [formula], "seed": seed},
+        )
+        part = random_starts(range(count), settings, potential.notes, library)[0]
+        parts.append(part.with_labels(structure={"target": np.full(len(part), number)}))
+    starts = concatenate(parts)
+    print(f"random for want of others: {(starts.structure['start'] < 0).mean():.3f}", flush=True)
+    return starts
+
+
 def relaxed(way: str, starts: Frames, potential: Potential, knobs: dict[str, Any]) -> Frames:
     """The starts at the end of a way; with E~ where there is one."""
-    if way in ("starts", "pyxtal"):
+    if way in ("starts", "pyxtal", "substituted"):
         return starts
     settings = parse_settings(GenerateSettings, knobs)
     if way == "repulsion":
         return relax(starts, repulsion(potential), _FALL, batch_atoms=settings.batch_atoms)
+    stages = {"hop": _HOPS, "sub_volume": _VOLUME}.get(way, settings.stages)
     return relax(
         starts,
         potential,
-        settings.stages if way == "ours" else _HOPS,
+        stages,
         batch_atoms=settings.batch_atoms,
         skin=settings.skin,
         floor=settings.floor,
@@ -200,11 +230,15 @@ def judge(found: Frames, targets: Frames) -> Figures:
 
 
 def summary(rows: Figures, count: int) -> Figures:
-    """Rates a sample, of any of k, and of the lowest in E~ of k."""
+    """Rates a sample, of any of k, of the first of them, and of the lowest in E~."""
     figures: Figures = {}
     for name in _MATCHERS:
         right = np.nan_to_num(rows[name])
         figures[f"{name}_per_sample"] = float(np.nanmean(rows[name]))
+        for k in (1, 5):
+            figures[f"{name}_first_{k}"] = float(
+                (np.nan_to_num(rows[name])[:, :k] > 0).any(1).mean()
+            )
         for k in sorted({1, 2, 5, 10, count}):
             figures[f"{name}_any_of_{k}"] = any_of(rows[name], k)
         lowest = np.nanargmin(np.where(np.isnan(rows["energy"]), np.inf, rows["energy"]), axis=1)

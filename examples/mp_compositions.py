@@ -2,12 +2,15 @@
 
     python examples/mp_compositions.py mp_20.csv --formulas Sr1Ti1O3 Sr2Ti2O6
     python examples/mp_compositions.py known.extxyz --formulas Na4Cl4 --potential mp.safetensors
+    python examples/mp_compositions.py known.extxyz --formulas Sr1Ti1O3 --substitute
 
 A formula is what one cell holds: Sr2Ti2O6 makes cells of ten atoms. The file is whatever ``rm``
 reads (extxyz, CIF, csv with a column ``cif``, JSON of pymatgen, ASE db...). Those in it that have
 one of the compositions are recognised and are not novel. A training on 14,000 crystals takes five
-minutes; with ``--potential`` (``examples/potentials/mp.safetensors``) there is none. Everything is
-stored under ``.demo`` beside this folder; your own AiiDA is not touched.
+minutes; with ``--potential`` (``examples/potentials/mp.safetensors``) there is none. With
+``--substitute`` the starts are the crystals of the file that are most like a formula, with its
+elements: far more often right, and never of a new kind. Everything is stored under ``.demo``
+beside this folder; your own AiiDA is not touched.
 """
 
 from __future__ import annotations
@@ -30,8 +33,16 @@ def main() -> int:
         default=0.0,
         help="share of the starts with a space group (pip install 'aiida-rm[symmetry]')",
     )
+    parser.add_argument(
+        "--substitute",
+        action="store_true",
+        help="begin with the crystals of the file that are most like each formula",
+    )
     given = parser.parse_args()
-    return study.main(parser.prog, given, {"periodic": True, "symmetry": given.symmetry})
+    settings = {"periodic": True, "symmetry": given.symmetry}
+    if given.substitute:
+        settings["seeding"] = "substitute"
+    return study.main(parser.prog, given, settings)
 
 
 if __name__ == "__main__":

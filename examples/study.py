@@ -26,6 +26,7 @@ HEADS = {
     "match": "known as",
     "smiles": "SMILES",
     "spacegroup": "space group",
+    "substitution_distance": "distance",
     "volume_per_atom": "A^3 / atom",
 }
 #: A table is not cut where nobody sees it, in a file.
@@ -119,6 +120,7 @@ def search(
         **generation,
     }
     known = known_of(dataset, given.formulas)
+    starts = dataset if generation.get("seeding") == "substitute" else None
     with LiveView(FOLDER / "scratch", console, rounds=1):
         if given.potential is None:
             overrides = {
@@ -129,7 +131,12 @@ def search(
                 "generate": {"generate": {"settings": generate}},
             }
             builder = LoopWorkChain.get_builder_from_protocol(
-                code, dataset, protocol=given.protocol, overrides=overrides, known=known
+                code,
+                dataset,
+                protocol=given.protocol,
+                overrides=overrides,
+                known=known,
+                starts=starts,
             )
             outputs, node = run_get_node(builder)
             return node, outputs.get("scored", {}).get("round_01")
@@ -137,6 +144,7 @@ def search(
             code,
             PotentialData(given.potential, label=given.potential.name),
             protocol=given.protocol,
+            starts=starts,
             committee=[PotentialData(file, label=file.name) for file in given.committee],
             overrides={"generate": {"settings": generate}},
         )
@@ -182,6 +190,7 @@ def known_of(dataset: Any, formulas: list[str]) -> Any:
 
 def tell(node: Any, scored: Any, given: argparse.Namespace) -> None:
     """Print the verdicts by formula, the best of each, and how to look further."""
+    import numpy as np
     from aiida import orm
 
     from aiida_rm.calculations.functions import extract_structure
@@ -194,13 +203,15 @@ def tell(node: Any, scored: Any, given: argparse.Namespace) -> None:
     _print("Verdicts", ["starts", *verdicts], counts.assign(starts=found.groupby("formula").size()))
 
     rules = {"valid": True, "unique": True, **kind}
-    order = {"sort": "energy_per_atom", "limit_per_composition": given.best}
+    like = scored.get_frames().structure["substitution_distance"]
+    by = "energy_per_atom" if np.isnan(like).all() else "substitution_distance"
+    order = {"sort": by, "limit_per_composition": given.best}
     table = best(scored, len(scored), rules={**rules, **order})
     if len(table):
         nodes = [extract_structure(scored, orm.Int(int(row))) for row in table["index"]]
         table["structure"] = [f"<{one.pk}>" for one in nodes]
-        table = table.sort_values(["formula", "energy_per_atom"]).set_index("formula")
-        shown = ["energy_per_atom", "energy_percentile", "match", "novel"]
+        table = table.sort_values(["formula", by]).set_index("formula")
+        shown = [*dict.fromkeys([by, "energy_per_atom"]), "energy_percentile", "match", "novel"]
         shown += ["smiles"] if kind else ["spacegroup", "volume_per_atom"]
         _print(f"The best that are {', '.join(rules)}", [*shown, "structure"], table)
 
@@ -212,7 +223,7 @@ def tell(node: Any, scored: Any, given: argparse.Namespace) -> None:
     rule = "".join(f" --rule {name}=true" for name in rules)
     for line in (
         f"export AIIDA_PATH={FOLDER}",
-        f"verdi data rm.frames show {scored.pk}{rule} --sort energy_per_atom",
+        f"verdi data rm.frames show {scored.pk}{rule} --sort {by}",
         f"verdi data rm.frames export {scored.pk}{rule} -o found.extxyz",
         f"aiida-rm report {node.pk}",
     ):

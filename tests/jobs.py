@@ -43,6 +43,7 @@ def generated(frames: Frames, first: int = 0) -> Frames:
             "seed": np.zeros(size, np.int64),
             "start": np.full(size, -1),
             "start_spacegroup": np.ones(size, np.int64),
+            "substitution_distance": np.full(size, np.nan),
             "energy": np.linspace(0.1, 0.2, size),
             "energy_per_atom": np.linspace(0.05, 0.1, size),
             "energy_percentile": np.linspace(0.0, 100.0, size),

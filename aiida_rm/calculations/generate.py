@@ -29,8 +29,8 @@ class GenerateCalculation(EngineCalculation):
             "starts",
             valid_type=FramesData,
             required=False,
-            help="Structures to make the starts of, in turn, as 'seeding' says; without it the "
-            "starts are random.",
+            help="Structures to make the starts of, as 'seeding' says; without it the starts are "
+            "random.",
         )
         spec.input_namespace(
             "committee",
@@ -47,7 +47,8 @@ class GenerateCalculation(EngineCalculation):
             required=False,
             help="New structures with `energy_per_atom`, `energy_percentile` (among the training "
             "set), `fmax`, `steps`, `status`, and `seed`, "
-            "`index`, `start` (row in `starts`, or -1) and `start_spacegroup` of the start; with a "
+            "`index`, `start` (row in `starts`, or -1), `start_spacegroup` and "
+            "`substitution_distance` of the start; with a "
             "`committee` also `committee_energy_per_atom`, `uncertainty`, `uncertainty_mean`, "
             "`energy_deviation`, `cell_deviation`, and `force_deviation` of the atoms.",
         )

@@ -83,6 +83,7 @@ def launch() -> None:
 @launch.command("loop")
 @_with(*_OPTIONS, *_HARDWARE)
 @_input("known", f"To recognise by their label `name`: {_SET}.")
+@_input("starts", f"Make the starts of these: {_SET}.")
 @_input("dataset", f"Stable structures to begin with: {_SET}.")
 @decorators.with_dbenv()
 def launch_loop(**asked: Any) -> None:

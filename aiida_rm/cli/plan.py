@@ -25,7 +25,7 @@ NODES: dict[str, dict[str, type]] = {
         "known": FramesData,
         "null": FramesData,
     },
-    "loop": {"dataset": FramesData, "known": FramesData},
+    "loop": {"dataset": FramesData, "known": FramesData, "starts": FramesData},
 }
 #: What else each takes.
 _MORE = {

@@ -15,6 +15,7 @@ GENERATED: Final = {
     "seed": "i",
     "start": "i",
     "start_spacegroup": "i",
+    "substitution_distance": "f",
     "energy": "f",
     "energy_per_atom": "f",
     "energy_percentile": "f",

@@ -276,8 +276,9 @@ class GenerateSettings:
     seeding: str = knob(
         "mutate",
         "given structures are taken as they are (repair), strained, displaced and swapped "
-        "(mutate), or get other species on their sites (decorate)",
-        choices=("repair", "mutate", "decorate"),
+        "(mutate), get other species on their sites (decorate), or each of 'formulas' takes the "
+        "sites of those most like it (substitute)",
+        choices=("repair", "mutate", "decorate", "substitute"),
     )
     displacement: float = knob(
         0.3,
@@ -287,6 +288,13 @@ class GenerateSettings:
         high=5,
     )
     strain: float = knob(0.1, "mutate: largest component of the strain", low=0, high=0.4)
+    substitution_spread: float = knob(
+        0.0,
+        "substitute: random part of how unlike a formula a given structure is, in places on the "
+        "scale of elements; 0: the most similar ones first",
+        low=0,
+        high=100,
+    )
     swaps: int = knob(1, "mutate: exchanges of two unlike atoms", low=0, high=10_000)
     stages: tuple[Stage, ...] = knob((Stage(),), "the way from start to structure, in order")
     batch_atoms: int = knob(

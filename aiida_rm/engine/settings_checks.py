@@ -28,6 +28,11 @@ def check_starts(settings: GenerateSettings) -> None:
         raise SettingsError("'space_groups' are given, but 'symmetry' is 0; set it to their share")
     if settings.symmetry and not settings.periodic:
         raise SettingsError("'symmetry' is for crystals; set it to 0 for molecules")
+    if settings.seeding == "substitute" and not settings.periodic:
+        raise SettingsError(
+            "'seeding' is substitute, which is for crystals; for molecules take repair, mutate or "
+            "decorate"
+        )
     _check_mode(settings)
 
 

@@ -115,7 +115,7 @@ class GenerateWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
             protocol: fast, balanced or stringent; None takes the default.
             overrides: inputs that replace the protocol's.
             mode: random, composition, molecule or seeded; refused where the inputs disagree.
-            starts: structures to make the starts of (mode seeded).
+            starts: structures to make the starts of, as 'seeding' says (mode seeded).
             committee: potentials trained like this one but for the seed, which judge hops and
                 what comes of them together with it; by name, or named member_01 and so on.
             options: `metadata.options` of every job.

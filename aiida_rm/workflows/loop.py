@@ -87,6 +87,7 @@ class LoopWorkChain(CommitteeMixin, CleaningMixin, ProtocolMixin, WorkChain):
         *,
         options: Mapping[str, Any] | None = None,
         known: FramesData | None = None,
+        starts: FramesData | None = None,
         referees: Mapping[str, Mapping[str, Any]] | None = None,
         computer: orm.Computer | None = None,
         gpus: int | None = None,
@@ -101,6 +102,7 @@ class LoopWorkChain(CommitteeMixin, CleaningMixin, ProtocolMixin, WorkChain):
             overrides: inputs that replace the protocol's.
             options: `metadata.options` of every job.
             known: structures to recognise, with the label `name`.
+            starts: structures to make the starts of in every round, as 'seeding' says.
             referees: inputs of rm.judge by name, such as ``{"xtb": {"code": code}}``; the best
                 structures of each round must be `converged` for them to be accepted.
             computer: where a code runs that belongs to no computer.
@@ -117,6 +119,9 @@ class LoopWorkChain(CommitteeMixin, CleaningMixin, ProtocolMixin, WorkChain):
             inputs = cls.get_protocol_inputs(protocol, overrides, kinds=judged(kinds))
         inputs["validate"] = with_referees(inputs["validate"], referees)
         inputs = merge(inputs, {"dataset": dataset, "known": known})
+        if starts is not None:
+            need(starts, FramesData, "starts")
+            inputs = merge(inputs, {"generate": {"generate": {"starts": starts}}})
         hardware = Hardware(code, computer, gpus, nodes)
         for path in (("train", "train"), ("generate", "generate")):
             inputs = hardware.on_gpu(inputs, path)

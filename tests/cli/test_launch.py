@@ -69,6 +69,18 @@ def counted() -> int:
     return orm.QueryBuilder().append(orm.Node).count()
 
 
+def test_a_loop_begins_with_given_structures(loop: Any, code: Any) -> None:
+    """Or refuses them at once."""
+    dataset = loop.inputs.dataset
+    asked = ("--code", code.pk, "--dataset", dataset.pk, "--starts", dataset.pk, "-n", "--json")
+    seeding = "generate.generate.settings.seeding=substitute"
+    formulas = "generate.generate.settings.formulas=[C2]"
+    told = json.loads(launch("loop", *asked, "--set", seeding, "--set", formulas).stdout)
+    assert f"<{dataset.pk}>" in told["inputs"]["generate"]["generate"]["starts"]
+    told = launch("loop", *asked, "--set", seeding, status=1).output
+    assert "'seeding' is substitute, which needs 'formulas'" in told
+
+
 def test_the_plan_of_a_loop(loop: Any, code: Any, tmp_path: Path) -> None:
     before = counted()
     file = tmp_path / "settings.yaml"

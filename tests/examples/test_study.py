@@ -87,6 +87,20 @@ def test_a_known_crystal_is_found(run: Any) -> None:
     assert cells[5:7] == ["False", "225"]
 
 
+def test_a_formula_on_the_sites_of_those_like_it(run: Any) -> None:
+    """Calcium oxide from a file that does not hold it: by the scale, sodium chloride is nearest."""
+    potential = str(EXAMPLES / "potentials" / "mp.safetensors")
+    options = ["--formulas", "CaO", "--starts=2", "--substitute", "--potential", potential]
+    status, told = run("mp_compositions", crystals(), *options)
+    assert status == 0, told
+    assert "distance" in told
+    assert "--sort substitution_distance" in told
+    frames = orm.load_node(int(told.split("frames show ")[1].split()[0])).get_frames()
+    assert frames.structure["start"][0] == list(SALTS).index("NaCl")
+    assert frames.structure["spacegroup"].tolist() == [225, 225]
+    assert frames.structure["substitution_distance"].tolist() == [4.5, 4.5]
+
+
 def test_a_committee_judges_beside_a_potential(run: Any) -> None:
     files = [str(EXAMPLES / "potentials" / f"qm7b{end}.safetensors") for end in ("", "_member_1")]
     options = ["--formulas", "CH4O", "--starts=2", "--potential", files[0], "--committee", files[1]]

@@ -16,6 +16,7 @@ from aiida_rm.engine.search.composition import Compositions, is_allowed, species
 from aiida_rm.engine.search.knowledge import Knowledge
 from aiida_rm.engine.search.seeded import fitting_formulas
 from aiida_rm.engine.search.starts import no_group
+from aiida_rm.engine.search.substitution import Substitutions
 from aiida_rm.engine.search.symmetry import compatible_groups, has_group
 from aiida_rm.engine.settings import GenerateSettings
 
@@ -51,7 +52,7 @@ def check_search(
             "for; set 'periodic' to false and the 'cell' of every stage to 'fixed', or train on "
             "crystals"
         )
-    drawn = given is None or settings.seeding == "decorate"
+    drawn = given is None or settings.seeding in ("decorate", "substitute")
     compositions = Compositions(settings, known) if drawn else None
     wanted = {"elements": set(settings.elements)}
     if compositions is not None:
@@ -106,6 +107,10 @@ def _check_given(
     if given is None:
         if settings.mode == "seeded":
             raise SettingsError("'mode' is seeded, but no structures to begin with were given")
+        if settings.seeding != GenerateSettings().seeding:
+            raise SettingsError(
+                f"'seeding' is {settings.seeding}, but no structures to begin with were given"
+            )
         return
     if settings.mode not in ("auto", "seeded"):
         raise SettingsError(
@@ -125,20 +130,37 @@ def _check_given(
     if compositions is None:
         if settings.formulas:
             raise SettingsError(
-                f"'formulas' are for 'seeding' decorate; {settings.seeding} keeps the atoms of the "
-                "given structures"
+                "'formulas' are for 'seeding' decorate and substitute; "
+                f"{settings.seeding} keeps the atoms of the given structures"
             )
         if not is_allowed(settings, list(given.elements)):
             raise SettingsError(
                 "the given structures hold elements that 'elements' or 'without' forbid; give "
                 "others, or set 'seeding' to decorate"
             )
+    elif settings.seeding == "substitute":
+        _check_substitutions(settings, given)
     elif compositions.formulas and not any(
         fitting_formulas(compositions, int(sites)) for sites in np.unique(given.counts)
     ):
         raise SearchError(
             "no formula has a number of atoms that divides the sites of a given structure "
             f"({', '.join(map(str, np.unique(given.counts)[:8]))}); give others"
+        )
+
+
+def _check_substitutions(settings: GenerateSettings, given: Frames) -> None:
+    if not settings.formulas:
+        raise SettingsError("'seeding' is substitute, which needs 'formulas'")
+    if settings.formula_weights:
+        raise SettingsError(
+            "'formulas' take turns with 'seeding' substitute; leave out 'formula_weights'"
+        )
+    substitutions = Substitutions(given, settings)
+    if not any(substitutions.ranked(formula) for formula in settings.formulas):
+        raise SearchError(
+            "no given structure has the numbers of atoms of any of 'formulas' (as Na4Cl4 has those "
+            "of Mg4O4, but not those of MgO); give other structures, or formulas of their cells"
         )
 
 

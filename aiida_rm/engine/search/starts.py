@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from aiida_rm.engine.elements import SYMBOLS, hill_formula
 from aiida_rm.engine.errors import SearchError
 from aiida_rm.engine.frames import Frames
-from aiida_rm.engine.search.composition import Compositions
+from aiida_rm.engine.search.composition import Compositions, species_of
 from aiida_rm.engine.search.knowledge import ENOUGH, Knowledge
 from aiida_rm.engine.search.placing import random_cell, scatter
 from aiida_rm.engine.search.seeded import decorate, mutate, row_of, structure_of
+from aiida_rm.engine.search.substitution import Substitutions
 from aiida_rm.engine.search.symmetry import (
     Dealer,
     compatible_groups,
@@ -39,13 +40,17 @@ _VOLUME_SCALE = (0.9, 1.3)
 
 @dataclass(frozen=True)
 class Start:
-    """One start; ``group`` is 0 where the space group is not known, ``row`` -1 without a seed."""
+    """One start; ``group`` is 0 where the space group is not known, ``row`` -1 without a seed.
+
+    ``distance`` is that of a substitution.
+    """
 
     species: Array
     positions: Array
     cell: Array
     group: int = 0
     row: int = -1
+    distance: float = np.nan
 
 
 def random_starts(
@@ -64,8 +69,9 @@ def random_starts(
 
     Returns:
         The starts with the labels ``index``, ``seed``, ``start`` (row of the given structure,
-        -1 without one) and ``start_spacegroup`` (that it was made with; 0 for molecules and
-        given structures), and why there are none for the other indices.
+        -1 without one), ``start_spacegroup`` (that it was made with; 0 for molecules and
+        given structures) and ``substitution_distance`` (:mod:`substitution`; NaN without one),
+        and why there are none for the other indices.
 
     Raises:
         SearchError: that holds for all of them, or nothing is left to draw from.
@@ -95,6 +101,7 @@ def random_starts(
             "seed": np.full(len(found), settings.seed, np.int64),
             "start": np.array([start.row for start in starts], np.int64),
             "start_spacegroup": np.array([start.group for start in starts], np.int64),
+            "substitution_distance": np.array([start.distance for start in starts], np.float64),
         },
     )
     return frames, impossible
@@ -107,6 +114,9 @@ class _Search:
         self.given = given
         drawn = given is None or settings.seeding == "decorate"
         self.compositions = Compositions(settings, known) if drawn else None
+        self.substitutions = None
+        if given is not None and settings.seeding == "substitute":
+            self.substitutions = Substitutions(given, settings)
         self._dealers: dict[tuple[int, tuple[int, ...]], Dealer] = {}
 
     def start(self, index: int) -> Start:
@@ -118,7 +128,9 @@ class _Search:
         s = self.settings
         rng = np.random.default_rng(np.random.SeedSequence([s.seed, index]))
         try:
-            if self.given is not None:
+            if self.substitutions is not None:
+                start = self._substituted(rng, index)
+            elif self.given is not None:
                 start = self._seeded(rng, row_of(index, self.given))
             else:
                 assert self.compositions is not None
@@ -134,7 +146,7 @@ class _Search:
         if not s.rattle:
             return start
         away = s.rattle * rng.normal(size=start.positions.shape)
-        return Start(start.species, start.positions + away, start.cell, start.group, start.row)
+        return replace(start, positions=start.positions + away)
 
     def _volume(self, rng: np.random.Generator, species: Array) -> float:
         """Of a crystal, in cubic angstrom."""
@@ -231,6 +243,29 @@ class _Search:
                 factor = np.cbrt(wanted / abs(np.linalg.det(cell)))
                 positions, cell = positions * factor, cell * factor
         return Start(species, positions, cell, row=row)
+
+    def _substituted(self, rng: np.random.Generator, index: int) -> Start:
+        """Formulas take turns; where no given structure is left for one, its start is random."""
+        assert self.substitutions is not None
+        assert self.given is not None
+        s = self.settings
+        turn, number = divmod(index, len(s.formulas))
+        formula = s.formulas[number]
+        ranked = self.substitutions.ranked(formula)
+        if turn >= len(ranked):
+            return self._crystal(rng, species_of(formula))
+        row, distance = ranked[turn]
+        old, positions, cell = structure_of(self.given, row)
+        species = self.substitutions.species(formula, row)
+        volume = abs(np.linalg.det(cell))
+        wanted = self.known.volume(species)
+        if s.volume_per_atom:
+            wanted = len(species) * _uniform(rng, s.volume_per_atom)
+        elif {SYMBOLS[z] for z in old} <= set(self.known.volumes):
+            # As densely packed as the given one is, by what both should take.
+            wanted *= volume / self.known.volume(old)
+        factor = np.cbrt(wanted / volume)
+        return Start(species, positions * factor, cell * factor, row=row, distance=distance)
 
 
 def _uniform(rng: np.random.Generator, ends: tuple[float, ...]) -> float:

@@ -83,6 +83,18 @@ def given(periodic: bool = True) -> Frames:
         ({"formulas": ("MgO",)}, given(), "'formulas' are for 'seeding' decorate"),
         ({"without": ("Mg",)}, given(), "hold elements that"),
         ({"seeding": "decorate", "formulas": ("MgO2",)}, given(), "divides the sites .*2"),
+        ({"seeding": "substitute"}, given(), "substitute, which needs 'formulas'"),
+        (
+            {"seeding": "substitute", "formulas": ("MgO",), "formula_weights": (1.0,)},
+            given(),
+            "take turns .* leave out 'formula_weights'",
+        ),
+        (
+            {"seeding": "substitute", "formulas": ("TiO2", "Mg2O2")},
+            given(),
+            "no given structure has the numbers of atoms of any of 'formulas'",
+        ),
+        ({"seeding": "substitute", "formulas": ("MgO",)}, None, "no structures to begin with"),
         (
             {},
             Frames.build([[26]], [np.zeros((1, 3))], np.eye(3)[None] * 3),
@@ -92,7 +104,11 @@ def given(periodic: bool = True) -> Frames:
     ],
 )
 def test_given_structures_that_cannot_be_used(
-    knobs: dict[str, Any], frames: Frames, words: str, settings: GenerateSettings, notes: Any
+    knobs: dict[str, Any],
+    frames: Frames | None,
+    words: str,
+    settings: GenerateSettings,
+    notes: Any,
 ) -> None:
     with pytest.raises(EngineError, match=words):
         check_search(replace(settings, **knobs), ELEMENTS, notes, frames)
@@ -101,6 +117,8 @@ def test_given_structures_that_cannot_be_used(
 def test_sites_of_unknown_elements_can_be_decorated(settings: GenerateSettings, notes: Any) -> None:
     frames = Frames.build([[26]], [np.zeros((1, 3))], np.eye(3)[None] * 3)
     check_search(replace(settings, seeding="decorate", mode="seeded"), ELEMENTS, notes, frames)
+    metal = replace(settings, seeding="substitute", formulas=("Mg",))
+    check_search(metal, ELEMENTS, notes, frames)
     with pytest.raises(FramesError, match="no structures"):
         check_search(settings, ELEMENTS, notes, frames.select([]))
 

@@ -89,3 +89,55 @@ def test_molecules_can_be_mutated(settings: GenerateSettings, molecule_frames: F
     assert starts.formulas() == molecule_frames.formulas() * 3
     assert not starts.cells.any()
     assert starts.structure["start"].tolist() == [0, 1] * 3
+
+
+def test_formulas_take_the_sites_of_those_like_them(
+    settings: GenerateSettings, notes: Any, given: Frames
+) -> None:
+    """Their turns, order, sites, volumes and distances; random ones where none is left."""
+    salts = Frames.build(
+        [[17, 11], [8, 12], [12, 16], [22, 8, 8]],
+        [[[0, 0, 0], [x, x, x]] for x in (2.8, 2.1, 2.6)] + [given[1].positions],
+        [x * np.array([[0, 1, 1], [1, 0, 1], [1, 1, 0]]) for x in (2.8, 2.1, 2.6)]
+        + [given.cells[1]],
+    )
+    settings = replace(settings, seeding="substitute", formulas=("TiO", "MgO", "TiO2"))
+    starts, impossible = random_starts(range(12), settings, notes, salts)
+    assert impossible == {}
+    rows = starts.structure["start"].reshape(4, 3)
+    assert rows.T.tolist() == [[1, 2, 0, -1], [1, 2, 0, -1], [3, -1, -1, -1]]
+    assert starts.formulas() == ["OTi", "MgO", "O2Ti"] * 4
+    distances = starts.structure["substitution_distance"].reshape(4, 3)
+    assert distances[0, 1] == distances[0, 2] == 0
+    assert (np.diff(distances[:3, :2], axis=0) > 0).all()
+    assert np.isnan(distances[3]).all()
+    assert (starts.structure["start_spacegroup"].reshape(4, 3)[3] == 1).all()
+    # O on the site of O, of S, and of Cl, whose neighbour on the scale it is
+    assert [tuple(starts[i].numbers) for i in (1, 4, 7)] == [(8, 12), (12, 8), (8, 12)]
+    # as densely packed as the given one, by the regression; Na is not in it
+    np.testing.assert_allclose(starts.volumes[1], salts.volumes[1])
+    known = notes["elemental_volumes"]
+    np.testing.assert_allclose(
+        starts.volumes[0],
+        salts.volumes[1] * (known["Ti"] + known["O"]) / (known["Mg"] + known["O"]),
+    )
+    np.testing.assert_allclose(starts.volumes[7], known["Mg"] + known["O"])
+    per_atom = replace(settings, volume_per_atom=(8.0, 9.0))
+    volumes = random_starts(range(2), per_atom, notes, salts)[0].volumes
+    assert ((volumes > 16) & (volumes < 18)).all()
+
+
+def test_a_spread_mixes_the_order(settings: GenerateSettings, notes: Any, given: Frames) -> None:
+    row = [12, 30, 48, 80, 4, 13, 31, 49]  # Mg Zn Cd Hg Be Al Ga In
+    rock_salts = Frames.build([[z, 8] for z in row], [given[0].positions] * 8, [given.cells[0]] * 8)
+    knobs: dict[str, Any] = {"seeding": "substitute", "formulas": ("MgO",)}
+    first = random_starts(range(8), replace(settings, **knobs), notes, rock_salts)[0]
+    assert first.structure["start"].tolist() == list(range(8))
+    knobs["substitution_spread"] = 2.0
+    mixed = [
+        random_starts(range(8), replace(settings, seed=seed, **knobs), notes, rock_salts)[0]
+        for seed in (1, 1, 2)
+    ]
+    orders = [one.structure["start"].tolist() for one in mixed]
+    assert orders[0] == orders[1] != orders[2]
+    assert sorted(orders[2]) == list(range(8)) != orders[2]

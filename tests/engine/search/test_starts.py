@@ -39,6 +39,7 @@ def given() -> Frames:
         {"seeding": "repair", "rattle": 0.1},
         {"seeding": "mutate"},
         {"seeding": "decorate", "formulas": ("MgO", "TiO2", "MgO2")},
+        {"seeding": "substitute", "formulas": ("Ti4O4", "MgO2"), "rattle": 0.1},
     ],
 )
 def test_structure_i_is_the_same_in_any_batch(knobs: dict[str, Any], notes: Any) -> None:
