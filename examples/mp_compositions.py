@@ -16,6 +16,7 @@ beside this folder; your own AiiDA is not touched.
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import study
 
@@ -39,9 +40,11 @@ def main() -> int:
         help="begin with the crystals of the file that are most like each formula",
     )
     given = parser.parse_args()
-    settings = {"periodic": True, "symmetry": given.symmetry}
+    settings: dict[str, Any] = {"periodic": True, "symmetry": given.symmetry}
     if given.substitute:
-        settings["seeding"] = "substitute"
+        # Beside similarity E~ knows the volume; with all free it moves more of them away than home.
+        stages = [{"kind": "fire", "cell": "hydrostatic"}]
+        settings |= {"seeding": "substitute", "stages": stages}
     return study.main(parser.prog, given, settings)
 
 
