@@ -84,6 +84,8 @@ def _read_table(handle: IO[bytes], size: int) -> tuple[dict[str, Any], int]:
         raise HeaderError(f"no safetensors file: it has only {size} bytes")
     length = int.from_bytes(start, "little")
     if length > MAX_HEADER:
+        if length > size:
+            raise HeaderError("no safetensors file: it does not begin with the size of its header")
         raise HeaderError(
             f"no safetensors file of this project: its header would have {length} bytes, "
             f"the limit is {MAX_HEADER}"
