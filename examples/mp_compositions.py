@@ -2,7 +2,7 @@
 
     python examples/mp_compositions.py mp_20.csv --formulas Sr1Ti1O3 Sr2Ti2O6
     python examples/mp_compositions.py known.extxyz --formulas Na4Cl4 --potential mp.safetensors
-    python examples/mp_compositions.py known.extxyz --formulas Sr1Ti1O3 --substitute
+    python examples/mp_compositions.py known.extxyz --formulas SrTiO3 Ti2O4 --substitute
 
 A formula is what one cell holds: Sr2Ti2O6 makes cells of ten atoms. The file is whatever ``rm``
 reads (extxyz, CIF, csv with a column ``cif``, JSON of pymatgen, ASE db...). Those in it that have

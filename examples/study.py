@@ -40,7 +40,7 @@ def options(doc: str, dataset: str, formulas: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("dataset", type=Path, help=dataset)
     parser.add_argument("--formulas", nargs="+", required=True, metavar="FORMULA", help=formulas)
-    parser.add_argument("--starts", type=int, default=20, help="random starts for each formula")
+    parser.add_argument("--starts", type=int, default=20, help="starts for each formula")
     parser.add_argument("--best", type=int, default=5, help="structures of each formula to show")
     parser.add_argument(
         "--potential", type=Path, help="a trained one (*.safetensors); without it, one is trained"

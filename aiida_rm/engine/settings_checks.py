@@ -33,6 +33,8 @@ def check_starts(settings: GenerateSettings) -> None:
             "'seeding' is substitute, which is for crystals; for molecules take repair, mutate or "
             "decorate"
         )
+    if settings.seeding == "substitute" and not settings.formulas:
+        raise SettingsError("'seeding' is substitute, which needs 'formulas'")
     _check_mode(settings)
 
 

@@ -231,6 +231,12 @@ def test_a_molecule_has_no_cell_to_move(first: dict[str, object]) -> None:
             {"symmetry": 0.5, "periodic": False, "stages": [{"cell": "fixed"}]},
             "'symmetry' is for crystals",
         ),
+        (GenerateSettings, {"seeding": "substitute"}, "substitute, which needs 'formulas'"),
+        (
+            GenerateSettings,
+            {"seeding": "substitute", "periodic": False, "stages": [{"cell": "fixed"}]},
+            "substitute, which is for crystals",
+        ),
         (GenerateSettings, {"mode": "random", "formulas": ["C2"]}, "set 'mode' to composition"),
         (GenerateSettings, {"mode": "molecule"}, "needs 'formulas'"),
         (GenerateSettings, {"mode": "molecule", "formulas": ["C2"]}, "'periodic' is true"),

@@ -50,11 +50,12 @@ def duplicates_of(
     Repeats by SMILES, or by energy and fingerprint, go first; only what is left is matched.
     """
     energies = energies_of(frames)
-    # A molecule that passes must not be given up for an equal one that does not. NaN sorts last;
-    # equal energies keep their order.
+    # A molecule that passes must not be given up for an equal one that does not, nor the most
+    # similar of substituted crystals. NaN sorts last; equal energies keep their order.
     faults = [~labels[name] for name in ("perceived", "sound", "clean")]
+    steps = frames.structure.get("substitution_distance", np.zeros(len(frames)))
     rank = np.empty(len(frames), int)
-    rank[np.lexsort((energies, *reversed(faults)))] = np.arange(len(frames))
+    rank[np.lexsort((energies, steps, *reversed(faults)))] = np.arange(len(frames))
     every = list(grouped(sorted(candidates, key=lambda item: int(rank[item.index]))).values())
     repeats: dict[int, int] = {}
     groups = []

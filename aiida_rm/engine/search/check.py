@@ -109,7 +109,8 @@ def _check_given(
             raise SettingsError("'mode' is seeded, but no structures to begin with were given")
         if settings.seeding != GenerateSettings().seeding:
             raise SettingsError(
-                f"'seeding' is {settings.seeding}, but no structures to begin with were given"
+                f"'seeding' is {settings.seeding}, but no structures to begin with were given; "
+                "give 'starts', or leave 'seeding' out"
             )
         return
     if settings.mode not in ("auto", "seeded"):
@@ -150,17 +151,21 @@ def _check_given(
 
 
 def _check_substitutions(settings: GenerateSettings, given: Frames) -> None:
-    if not settings.formulas:
-        raise SettingsError("'seeding' is substitute, which needs 'formulas'")
     if settings.formula_weights:
         raise SettingsError(
             "'formulas' take turns with 'seeding' substitute; leave out 'formula_weights'"
         )
+    written: dict[tuple[int, ...], str] = {}
+    for formula in settings.formulas:
+        twin = written.setdefault(tuple(species_of(formula)), formula)
+        if twin is not formula:
+            raise SettingsError(f"'formulas': {twin} and {formula} are the same; leave one out")
     substitutions = Substitutions(given, settings)
-    if not any(substitutions.ranked(formula) for formula in settings.formulas):
+    idle = [formula for formula in settings.formulas if not substitutions.ranked(formula)]
+    if idle:
         raise SearchError(
-            "no given structure has the numbers of atoms of any of 'formulas' (as Na4Cl4 has those "
-            "of Mg4O4, but not those of MgO); give other structures, or formulas of their cells"
+            f"no given structure has the numbers of atoms of {', '.join(idle)} (as Na4Cl4 has "
+            "those of Mg4O4, but not those of MgO); give other structures, or leave these out"
         )
 
 

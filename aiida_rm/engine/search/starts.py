@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from aiida_rm.engine.elements import SYMBOLS, hill_formula
 from aiida_rm.engine.errors import SearchError
 from aiida_rm.engine.frames import Frames
-from aiida_rm.engine.search.composition import Compositions, species_of
+from aiida_rm.engine.search.composition import Compositions
 from aiida_rm.engine.search.knowledge import ENOUGH, Knowledge
 from aiida_rm.engine.search.placing import random_cell, scatter
 from aiida_rm.engine.search.seeded import decorate, mutate, row_of, structure_of
@@ -245,7 +245,11 @@ class _Search:
         return Start(species, positions, cell, row=row)
 
     def _substituted(self, rng: np.random.Generator, index: int) -> Start:
-        """Formulas take turns; where no given structure is left for one, its start is random."""
+        """Formulas take turns, each with the next of the given structures that serve it.
+
+        Raises:
+            SearchError: none is left.
+        """
         assert self.substitutions is not None
         assert self.given is not None
         s = self.settings
@@ -253,15 +257,19 @@ class _Search:
         formula = s.formulas[number]
         ranked = self.substitutions.ranked(formula)
         if turn >= len(ranked):
-            return self._crystal(rng, species_of(formula))
+            raise SearchError(
+                f"only {len(ranked)} of the given structures have the numbers of atoms of "
+                f"{formula}; lower 'n_structures', or give more"
+            )
         row, distance = ranked[turn]
         old, positions, cell = structure_of(self.given, row)
         species = self.substitutions.species(formula, row)
         volume = abs(np.linalg.det(cell))
-        wanted = self.known.volume(species)
         if s.volume_per_atom:
             wanted = len(species) * _uniform(rng, s.volume_per_atom)
-        elif {SYMBOLS[z] for z in old} <= set(self.known.volumes):
+        else:
+            wanted = self.known.volume(species)
+        if not s.volume_per_atom and {SYMBOLS[z] for z in old} <= set(self.known.volumes):
             # As densely packed as the given one is, by what both should take.
             wanted *= volume / self.known.volume(old)
         factor = np.cbrt(wanted / volume)

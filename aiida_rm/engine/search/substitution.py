@@ -59,13 +59,14 @@ class Substitutions:
         """Rows of the given structures that serve a formula, with their distances, in order.
 
         The distance is the mean number of places on the scale between the element of an atom and
-        that which it replaces. Equal ones follow their rows; ``substitution_spread`` mixes them.
+        that which it replaces. Equal ones follow their rows; ``substitution_spread`` mixes all.
         """
         if formula not in self._ranked:
             pattern, kinds = _pattern(species_of(formula))
             known = self._known.get(pattern, [])
             steps = np.array([np.abs(_PLACES[kinds] - _PLACES[theirs]) for _, theirs in known])
-            distances = steps.reshape(-1, len(kinds)) @ (np.array(pattern) / sum(pattern))
+            # Whole numbers until the division, so that rounding orders no equal ones.
+            distances = (steps.reshape(-1, len(kinds)) * pattern).sum(axis=1) / sum(pattern)
             s, number = self.settings, self.settings.formulas.index(formula)
             rng = np.random.default_rng(np.random.SeedSequence([s.seed, number]))
             keys = distances + s.substitution_spread * rng.gumbel(size=len(known))

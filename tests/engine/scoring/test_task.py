@@ -137,6 +137,17 @@ def test_the_lowest_energy_represents(diamond: Atoms) -> None:
     assert total["duplicate_of"].tolist() == [0, 1, 0, 0]
 
 
+def test_the_most_similar_substitute_represents(diamond: Atoms) -> None:
+    """Or a sorting by similarity would lose the first one to an equal one of lower energy."""
+    atoms = [lonsdaleite(), disguise(diamond, 0), diamond, disguise(diamond, 1)]
+    found = verdicts(
+        atoms,
+        energy_per_atom=[1.0, -1.0, 0.0, -2.0],
+        substitution_distance=np.array([0.5, np.nan, 0.5, 9.0]),
+    )
+    assert found["duplicate_of"].tolist() == [0, 2, 2, 2]
+
+
 def test_an_invalid_one_never_represents(diamond: Atoms) -> None:
     found = verdicts([diamond, disguise(diamond, 0)], status=np.array([1, 0], np.int8))
     assert found["converged"].tolist() == [False, True]

@@ -83,16 +83,20 @@ def given(periodic: bool = True) -> Frames:
         ({"formulas": ("MgO",)}, given(), "'formulas' are for 'seeding' decorate"),
         ({"without": ("Mg",)}, given(), "hold elements that"),
         ({"seeding": "decorate", "formulas": ("MgO2",)}, given(), "divides the sites .*2"),
-        ({"seeding": "substitute"}, given(), "substitute, which needs 'formulas'"),
         (
             {"seeding": "substitute", "formulas": ("MgO",), "formula_weights": (1.0,)},
             given(),
             "take turns .* leave out 'formula_weights'",
         ),
         (
-            {"seeding": "substitute", "formulas": ("TiO2", "Mg2O2")},
+            {"seeding": "substitute", "formulas": ("TiO2", "MgO", "Mg2O2")},
             given(),
-            "no given structure has the numbers of atoms of any of 'formulas'",
+            "no given structure has the numbers of atoms of TiO2, Mg2O2 ",
+        ),
+        (
+            {"seeding": "substitute", "formulas": ("TiO", "MgO", "OTi")},
+            given(),
+            "TiO and OTi are the same; leave one out",
         ),
         ({"seeding": "substitute", "formulas": ("MgO",)}, None, "no structures to begin with"),
         (
