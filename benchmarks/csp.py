@@ -174,7 +174,7 @@ def substituted(
         part = random_starts(range(count), settings, potential.notes, library)[0]
         parts.append(part.with_labels(structure={"target": np.full(len(part), number)}))
     starts = concatenate(parts)
-    print(f"random for want of others: {(starts.structure['start'] < 0).mean():.3f}", flush=True)
+    print(f"{len(starts)} candidates of {count * len(targets)}", flush=True)
     return starts
 
 
