@@ -56,6 +56,8 @@ STATE_HEADER = {
 }
 
 
+#: Seconds between two looks at a process; services/conftest.py has its own.
+PAUSE = 0.05
 #: Folders whose tests make nodes.
 _STORING = (
     "calculations",
@@ -98,6 +100,20 @@ def empty_profile(request: pytest.FixtureRequest) -> None:
     """Begin each module without nodes: the session of the database slows down with them."""
     if request.path.parent.name in _STORING:
         request.getfixturevalue("aiida_profile").reset_storage()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def patient_runner() -> Generator[None]:
+    """On a test profile AiiDA asks for the ends of processes without a pause, and takes a core."""
+    from aiida.engine.runners import Runner
+
+    def keep(runner: Runner, value: float) -> None:
+        runner.__dict__["_poll_interval"] = value
+
+    with pytest.MonkeyPatch.context() as patch:
+        asked = property(lambda runner: runner.__dict__["_poll_interval"] or PAUSE, keep)
+        patch.setattr(Runner, "_poll_interval", asked, raising=False)
+        yield
 
 
 @pytest.fixture(scope="session")

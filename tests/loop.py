@@ -42,7 +42,7 @@ def run_loop(folder: Path, scratch: Path) -> Loop:
 
     computer = orm.Computer("loop", "localhost", "", "core.local", "core.direct", str(scratch))
     computer.store().configure(safe_interval=0, use_login_shell=False)
-    computer.set_minimum_job_poll_interval(0)
+    computer.set_minimum_job_poll_interval(0.2)
     engine = Path(sysconfig.get_path("scripts")) / "aiida-rm-engine"
     code = orm.InstalledCode(
         label="loop",

@@ -49,6 +49,7 @@ def engine_code(aiida_localhost: Any, aiida_code_installed: Any) -> orm.Installe
     """The engine of this environment."""
     computer = aiida_localhost
     computer.configure(safe_interval=0, use_login_shell=False)
+    computer.set_minimum_job_poll_interval(0.2)
     return aiida_code_installed(
         label="rm", filepath_executable=engine_path(), prepend_text="export OMP_NUM_THREADS=1"
     )
