@@ -57,7 +57,7 @@ STATE_HEADER = {
 
 
 #: Seconds between two looks at a process; services/conftest.py has its own.
-PAUSE = 0.05
+PAUSE = 0.02
 #: Folders whose tests make nodes.
 _STORING = (
     "calculations",
