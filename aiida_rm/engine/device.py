@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import platform
-from typing import Any
-
-import torch
+import sys
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
 
 from aiida_rm import __version__
 from aiida_rm.engine.errors import SettingsError
+
+if TYPE_CHECKING:
+    import torch
 
 
 def pick_device(name: str) -> torch.device:
@@ -17,6 +20,8 @@ def pick_device(name: str) -> torch.device:
     Raises:
         SettingsError: ``cuda`` was asked for and torch sees none.
     """
+    import torch
+
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name == "cuda" and not torch.cuda.is_available():
@@ -28,12 +33,16 @@ def pick_device(name: str) -> torch.device:
 
 
 def describe_engine(device: str) -> dict[str, Any]:
-    """Versions and hardware, for the results."""
+    """Versions and hardware, for the results; it does not load torch for those that had no use."""
+    engine = {"version": __version__, "python": platform.python_version()}
+    if "torch" not in sys.modules:
+        return {**engine, "torch": version("torch"), "device": "cpu", "threads": 1}
+    import torch
+
     chosen = pick_device(device)
     return {
-        "version": __version__,
+        **engine,
         "torch": str(torch.__version__),
-        "python": platform.python_version(),
         "device": torch.cuda.get_device_name() if chosen.type == "cuda" else chosen.type,
         "threads": torch.get_num_threads(),
     }
