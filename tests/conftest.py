@@ -56,7 +56,7 @@ STATE_HEADER = {
 }
 
 
-#: Seconds between two looks at a process; services/conftest.py has its own.
+#: Seconds between two looks at a process; services/conftest.py sets another.
 PAUSE = 0.02
 #: Folders whose tests make nodes.
 _STORING = (

@@ -18,9 +18,9 @@ import pytest
 from aiida import orm
 from aiida.engine import ProcessBuilder, run_get_node, submit
 from aiida.engine.daemon import client
-from aiida.engine.runners import Runner
 from aiida.manage import get_config, get_manager
 
+import tests.conftest
 from aiida_rm.data.frames import FramesData
 from aiida_rm.engine.frames import Frames
 from aiida_rm.workflows.loop import LoopWorkChain
@@ -45,12 +45,7 @@ def services(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     scripts = sysconfig.get_path("scripts")
     monkeypatch.setenv("PATH", f"{scripts}:{os.environ['PATH']}")
     monkeypatch.setattr(client, "VERDI_BIN", f"{scripts}/verdi")
-    # A runner on a test profile would ask the database without a pause.
-
-    def keep(runner: Runner, value: float) -> None:
-        runner.__dict__["_poll_interval"] = value
-
-    monkeypatch.setattr(Runner, "_poll_interval", property(lambda _: 0.5, keep), raising=False)
+    monkeypatch.setattr(tests.conftest, "PAUSE", 0.5)  # daemons share the database
     for mark in request.node.iter_markers("services"):
         if not mark.args:
             continue
