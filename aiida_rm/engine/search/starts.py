@@ -269,9 +269,9 @@ class _Search:
             wanted = len(species) * _uniform(rng, s.volume_per_atom)
         else:
             wanted = self.known.volume(species)
-        if not s.volume_per_atom and {SYMBOLS[z] for z in old} <= set(self.known.volumes):
-            # As densely packed as the given one is, by what both should take.
-            wanted *= volume / self.known.volume(old)
+            if {SYMBOLS[z] for z in old} <= set(self.known.volumes):
+                # As densely packed as the given one is, by what both should take.
+                wanted *= volume / self.known.volume(old)
         factor = np.cbrt(wanted / volume)
         return Start(species, positions * factor, cell * factor, row=row, distance=distance)
 
