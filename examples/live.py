@@ -19,7 +19,7 @@ _WIDE = 95
 DOING = {
     "perturb": "perturbing what is known",
     "train": "training on the response",
-    "generate": "relaxing random starts",
+    "generate": "relaxing the starts",
     "score": "judging what came out",
 }
 

@@ -177,7 +177,7 @@ def _define_exit_codes(spec: CalcJobProcessSpec) -> None:
         "ERROR_ENGINE_NOT_FOUND",
         message="The engine did not start on {computer}: {message}. Install aiida-rm there "
         "(`pip install aiida-rm`), check that `aiida-rm-engine --help` answers after the "
-        "prepend text of the code, and that the code's path is right.",
+        "prepend text of the code, and that the code's path, or its image, is right.",
         **again,
     )
     spec.exit_code(

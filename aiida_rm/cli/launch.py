@@ -114,7 +114,7 @@ def launch_train(**asked: Any) -> None:
 @_input("potential", f"To relax on: {_NODE}.")
 @decorators.with_dbenv()
 def launch_generate(**asked: Any) -> None:
-    """Relax random starts on a potential (rm.generate)."""
+    """Relax random starts, or given ones, on a potential (rm.generate)."""
     _launch("generate", asked)
 
 

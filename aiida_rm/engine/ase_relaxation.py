@@ -13,7 +13,7 @@ from ase.filters import FrechetCellFilter
 from ase.optimize import FIRE
 
 from aiida_rm.engine.converters import to_ase
-from aiida_rm.engine.errors import SettingsError
+from aiida_rm.engine.errors import SettingsError, first_line
 from aiida_rm.engine.frames import Frames
 from aiida_rm.engine.imports import import_by_path
 from aiida_rm.engine.settings import RelaxSettings
@@ -130,8 +130,7 @@ def make_calculator(settings: RelaxSettings) -> Any:
         return cls(**settings.arguments)
     except Exception as error:
         raise SettingsError(
-            f"'calculator': '{path}' cannot be made ({type(error).__name__}: {error}); mend its "
-            "'arguments'"
+            f"'calculator': '{path}' cannot be made ({first_line(error)}); mend its 'arguments'"
         ) from error
 
 
@@ -181,9 +180,7 @@ def _judge_one(
 def _why(error: Exception, settings: RelaxSettings) -> str:
     if isinstance(error, PropertyNotImplementedError) and "stress" in str(error):
         return "the calculator gives no stress; set 'cell' to fixed"
-    lines = str(error).strip().splitlines() or [""]
-    told = f"{type(error).__name__}: {lines[0][:160]}".rstrip(": .")
-    return f"{settings.calculator} ended with {told}; is it made for these elements?"
+    return f"{settings.calculator} ended with {first_line(error)}; is it made for these elements?"
 
 
 def _frames_of(frames: Frames, found: list[Judged]) -> Frames:

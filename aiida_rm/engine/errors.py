@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 
 
 class EngineError(Exception):
@@ -63,6 +64,13 @@ def brief(value: object, length: int = 300) -> str:
     """The text of a value or an error, not more of it than a message can bear."""
     text = str(value) if isinstance(value, Exception) else repr(value)
     return text if len(text) <= length else f"{text[:length]}..."
+
+
+def first_line(error: Exception, length: int = 160) -> str:
+    """Kind and first line of somebody else's error, without colours and the like."""
+    lines = str(error).strip().splitlines() or [""]
+    plain = "".join(c for c in re.sub(r"\x1b\[[0-9;]*m", "", lines[0]) if c.isprintable())
+    return f"{type(error).__name__}: {plain[:length]}".rstrip(": .")
 
 
 def recognise(error: Exception) -> EngineError | None:

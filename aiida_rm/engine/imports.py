@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from aiida_rm.engine.errors import SettingsError
+from aiida_rm.engine.errors import SettingsError, first_line
 
 
 def is_import_path(path: str) -> bool:
@@ -29,6 +29,6 @@ def import_by_path(knob: str, path: str) -> Any:
         return getattr(importlib.import_module(module), name)
     except Exception as error:
         raise SettingsError(
-            f"'{knob}': '{path}' cannot be imported ({type(error).__name__}: {error}); it must be "
+            f"'{knob}': '{path}' cannot be imported ({first_line(error)}); it must be "
             "'package.module:name' of a package that is installed where the engine runs"
         ) from error

@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 from aiida_rm.cli.data.frames import frames
 from aiida_rm.data.frames import FramesData
 from aiida_rm.engine.frames import Frames
+from aiida_rm.engine.labels import CHECKS
 from aiida_rm.engine.readers import read_dataset
 
 
@@ -113,6 +114,7 @@ def test_show(scored: FramesData) -> None:
     printed = run("show", scored.pk, "-n", 1).stdout
     assert "ScoreCalculation" in printed
     assert "1 of 4 structures; for more: --limit 4" in printed
+    assert f"check_... ({len(CHECKS)})" in printed
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import psutil
 import pytest
 from aiida import orm
 from aiida.engine.utils import InterruptableFuture
+from aiida.schedulers import JobState
 from click.testing import CliRunner, Result
 
 import aiida_rm
@@ -127,9 +128,16 @@ def test_no_engine_there(
     assert says in checks(result)[name]["found"]
 
 
-@pytest.mark.parametrize("just_ended", [False, True])
+@pytest.mark.parametrize(
+    ("just_ended", "says"),
+    [
+        (False, "no result after 8 s"),
+        (True, "still queued after 8 s; raise --patience, or name a --queue"),
+    ],
+)
 def test_a_job_that_takes_too_long_is_cancelled(
     just_ended: bool,
+    says: str,
     engine_code: orm.InstalledCode,
     doctor: Any,
     tmp_path: Path,
@@ -144,6 +152,7 @@ def test_a_job_that_takes_too_long_is_cancelled(
 
     if just_ended:
         monkeypatch.setattr(InterruptableFuture, "interrupt", too_late)
+        monkeypatch.setattr(orm.CalcJobNode, "get_scheduler_state", lambda _: JobState.QUEUED)
     slow = tmp_path / "slow.sh"
     slow.write_text(f"#!/bin/bash\necho $$ > {tmp_path}/pid\nexec sleep 600\n")
     slow.chmod(0o755)
@@ -154,7 +163,7 @@ def test_a_job_that_takes_too_long_is_cancelled(
     found = checks(result)
     assert orm.load_node(json.loads(result.stdout)["job"]).is_killed
     assert found["job"]["status"] == MEND
-    assert "no result after 8 s" in found["job"]["found"]
+    assert says in found["job"]["found"]
     end = time.monotonic() + 30
     while psutil.pid_exists(int((tmp_path / "pid").read_text())) and time.monotonic() < end:
         time.sleep(0.2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -146,6 +147,17 @@ def test_the_walltime_ends_all_in_order() -> None:
 def test_calculators_that_are_none(settings: dict[str, Any], says: str) -> None:
     with pytest.raises(SettingsError, match=says):
         make_calculator(parse_settings(RelaxSettings, settings))
+
+
+def test_what_other_packages_say_is_one_plain_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = r"\x1b[1mWeights only load failed.\x1b[0m\n\t(1) pages and pages"
+    (tmp_path / "chatty.py").write_text(f'raise RuntimeError("{said}")')
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(SettingsError) as caught:
+        make_calculator(parse_settings(RelaxSettings, {"calculator": "chatty:Calculator"}))
+    assert "(RuntimeError: Weights only load failed); it must be" in str(caught.value)
 
 
 def test_tblite_on_crystals_takes_a_supercell_and_says_so() -> None:

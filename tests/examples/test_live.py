@@ -42,7 +42,7 @@ def test_jobs_are_followed_and_torn_lines_passed_over(tmp_path: Path) -> None:
         job(tmp_path, "ddeeff", "generate", "")
     shown = text.getvalue()
     assert "round 1/2: training on the response" in shown
-    assert "round 1/2: relaxing random starts" in shown
+    assert "round 1/2: relaxing the starts" in shown
     assert "force error 0.50" in shown
 
 

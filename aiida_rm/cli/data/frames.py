@@ -150,7 +150,7 @@ def frames_show(datum: Any, columns: str | None, as_json: bool, **selected: Any)
             "Atoms": f"{told['n_atoms_min']} to {told['n_atoms_max']}, {told['n_atoms']} in all",
             "Elements": " ".join(told["elements"]),
             "Kind": told["pbc_kind"],
-            "Labels": " ".join(told["structure_labels"]) or None,
+            "Labels": _in_short(told["structure_labels"]),
             "Labels of atoms": " ".join(told["atom_labels"]) or None,
         }
     )
@@ -162,6 +162,13 @@ def frames_show(datum: Any, columns: str | None, as_json: bool, **selected: Any)
             f"\n{len(chosen)} of {len(everything)} structures; for more: --limit "
             f"{len(everything)}; for all labels: --columns all"
         )
+
+
+def _in_short(labels: list[str]) -> str | None:
+    """The names; of the checks of PoseBusters, which are many, how many there are."""
+    names = [name for name in labels if not name.startswith("check_")]
+    checks = len(labels) - len(names)
+    return " ".join([*names, *([f"check_... ({checks})"] if checks else [])]) or None
 
 
 @frames.command("export")

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aiida_rm.engine.errors import SettingsError
+from aiida_rm.engine.errors import SettingsError, first_line
 from aiida_rm.engine.imports import import_by_path
 from aiida_rm.engine.neighbors import Graph
 from aiida_rm.engine.relaxation.memory import exhausted
@@ -71,7 +71,7 @@ def _called(path: str, function: Callable[..., Any], *given: Any, **values: Any)
         if exhausted(error):
             raise
         raise SettingsError(
-            f"'penalty': '{path}' failed with {type(error).__name__}: {error}; mend it, or its "
+            f"'penalty': '{path}' failed with {first_line(error)}; mend it, or its "
             "'penalty_arguments'"
         ) from error
 

@@ -14,6 +14,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from aiida_rm.engine.errors import first_line
 from aiida_rm.engine.neighbors import Graph, even_places
 from aiida_rm.engine.potential import Potential
 from aiida_rm.engine.potential.potential import predict
@@ -97,7 +98,7 @@ class CompiledGradient:
                 with torch.no_grad():
                     gradient, loss = self._run(self._free, self._fixed, batch, factors)
             except Exception as error:  # noqa: BLE001 - compilers fail in many ways
-                self.give_up(_reason(error))
+                self.give_up(first_line(error))
             else:
                 for name, weight in zip(self._free, self._weights, strict=True):
                     part = gradient[name]
@@ -206,9 +207,3 @@ def unpack(batch: dict[str, Tensor]) -> tuple[Graph, Targets]:
         even=True,
     )
     return graph, Targets(batch["forces"], batch["stress"], batch["energy"], batch["weights"])
-
-
-def _reason(error: Exception) -> str:
-    """The first line, without the pages that follow it."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:160]}" if lines else type(error).__name__
