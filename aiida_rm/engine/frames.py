@@ -241,8 +241,11 @@ class Frames:
                 f"structure {bad_cell[0]} is periodic but its cell is missing or flat; give it "
                 "three independent lattice vectors, or switch pbc off for a molecule"
             )
-        if min_distance > 0:
-            self._check_distances(min_distance)
+        for index, distance in self.overlaps(min_distance) if min_distance > 0 else ():
+            raise FramesError(
+                f"structure {index} ({self.formula(index)}) has two atoms {distance:.3f} A "
+                f"apart, nearer than {min_distance:g} A; remove or mend it"
+            )
 
     def minimum_distance(self, index: int, limit: float = np.inf) -> float:
         """Shortest distance in one structure, in angstrom; see :func:`cells.shortest_distance`."""
@@ -261,13 +264,6 @@ class Frames:
             distance = self.minimum_distance(index, limit)
             if distance < limit:
                 yield int(index), distance
-
-    def _check_distances(self, min_distance: float) -> None:
-        for index, distance in self.overlaps(min_distance):
-            raise FramesError(
-                f"structure {index} ({self.formula(index)}) has two atoms {distance:.3f} A "
-                f"apart, nearer than {min_distance:g} A; remove or mend it"
-            )
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write the folder of ``.npy`` files; it appears under its name only when whole.

@@ -392,16 +392,6 @@ def _check_together(settings: Any) -> None:
         if settings.patience and not settings.validation_fraction:
             raise SettingsError("'patience' needs a 'validation_fraction' above 0")
     if isinstance(settings, GenerateSettings):
-        _check_generate(settings)
-
-
-def _check_generate(settings: GenerateSettings) -> None:
-    count = len(set(settings.indices))
-    if settings.indices and count != settings.n_structures:
-        raise SettingsError(
-            f"'indices' are {count} different ones, but 'n_structures' is "
-            f"{settings.n_structures}; make these equal"
-        )
-    check_starts(settings)
-    check_stages(settings)
-    check_penalty(settings)
+        check_starts(settings)
+        check_stages(settings)
+        check_penalty(settings)

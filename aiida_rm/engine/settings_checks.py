@@ -17,6 +17,12 @@ def check_starts(settings: GenerateSettings) -> None:
     Raises:
         SettingsError: naming both, and what to change.
     """
+    count = len(set(settings.indices))
+    if settings.indices and count != settings.n_structures:
+        raise SettingsError(
+            f"'indices' are {count} different ones, but 'n_structures' is "
+            f"{settings.n_structures}; make these equal"
+        )
     _check_composition(settings)
     for name in ("volume_scale", "volume_per_atom", "atoms_range"):
         ends = getattr(settings, name)
