@@ -43,7 +43,7 @@ from aiida_rm.engine.search import random_starts
 from aiida_rm.engine.settings import GenerateSettings, Stage, parse_settings
 from aiida_rm.workflows.generate import GenerateWorkChain
 
-_SHIPPED = Path(__file__).parent.parent / "examples" / "potentials" / "mp.safetensors"
+SHIPPED = Path(__file__).parent.parent / "examples" / "potentials" / "mp.safetensors"
 _MATCHERS = {
     "loose": StructureMatcher(ltol=0.3, stol=0.5, angle_tol=10),
     "tight": StructureMatcher(ltol=0.2, stol=0.3, angle_tol=5),
@@ -77,7 +77,7 @@ def main() -> None:
         candidates=20,
         symmetry=0.5,
         ways="ours,hop,repulsion,starts,pyxtal",
-        potential=str(_SHIPPED),
+        potential=str(SHIPPED),
         settings="{}",
     )
     targets = compounds(given.targets, 20 if given.quick else given.compounds)

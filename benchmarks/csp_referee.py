@@ -25,7 +25,17 @@ from typing import Any
 import numpy as np
 import torch
 from common import arguments, finish
-from csp import Figures, candidates, compounds, judge, protocol, relaxed, substituted, summary
+from csp import (
+    SHIPPED,
+    Figures,
+    candidates,
+    compounds,
+    judge,
+    protocol,
+    relaxed,
+    substituted,
+    summary,
+)
 
 from aiida_rm.engine import ase_relaxation
 from aiida_rm.engine.ase_relaxation import CONVERGED
@@ -33,7 +43,6 @@ from aiida_rm.engine.frames import Frames
 from aiida_rm.engine.potential import Potential
 from aiida_rm.engine.settings import RelaxSettings, parse_settings
 
-_SHIPPED = Path(__file__).parent.parent / "examples" / "potentials" / "mp.safetensors"
 #: Energies that differ by less, in eV per atom, are those of one structure.
 _SAME = 0.005
 
@@ -46,7 +55,7 @@ def main() -> None:
         compounds=60,
         candidates=8,
         ways="starts,repulsion,ours",
-        potential=str(_SHIPPED),
+        potential=str(SHIPPED),
         settings='{"distance_scale": 0.7, "volume_scale": []}',
         calculator="chgnet.model.dynamics:CHGNetCalculator",
         arguments='{"use_device": "cpu"}',
