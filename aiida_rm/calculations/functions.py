@@ -16,7 +16,7 @@ from aiida.orm import Dict, Int, List, StructureData
 
 from aiida_rm.data.converters import from_structures, to_structure
 from aiida_rm.data.frames import FramesData
-from aiida_rm.data.selection import RuleError, select_indices
+from aiida_rm.data.selection import RuleError, funnel, select_indices
 from aiida_rm.engine.errors import FramesError, SettingsError
 from aiida_rm.engine.frames import Frames, concatenate
 from aiida_rm.engine.parts import join
@@ -34,7 +34,7 @@ ERROR_NO_SUCH_STRUCTURE = ExitCode(
 )
 ERROR_BAD_RULES = ExitCode(207, "The rules were refused: {message}. Mend them.")
 ERROR_EMPTY_SELECTION = ExitCode(
-    500, "None of {count} structures meets the rules {rules}. Loosen them, or generate more."
+    500, "None of {count} structures meets the rules ({left}). Loosen them, or generate more."
 )
 
 
@@ -111,7 +111,9 @@ def select_frames(frames: FramesData, rules: Dict) -> FramesData | ExitCode:
     except RuleError as error:
         return ERROR_BAD_RULES.format(message=str(error))
     if len(chosen) == 0:
-        return ERROR_EMPTY_SELECTION.format(count=str(len(given)), rules=str(rules.get_dict()))
+        return ERROR_EMPTY_SELECTION.format(
+            count=str(len(given)), left=funnel(given, rules.get_dict())
+        )
     return FramesData(given.select(chosen).with_labels(structure={"source_index": chosen}))
 
 

@@ -68,8 +68,29 @@ def select_indices(frames: Frames, rules: Mapping[str, Any]) -> NDArray[np.int64
     if "sort" in rules:
         chosen = chosen[_order(frames, rules["sort"], chosen)]
     if "limit_per_composition" in rules:
-        chosen = chosen[_first_of_each(frames, chosen, rules["limit_per_composition"])]
+        places = _places(frames, chosen)
+        chosen = chosen[places < rules["limit_per_composition"]]
     return chosen[: rules.get("limit", len(chosen))]
+
+
+def spread(frames: Frames, chosen: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The chosen, in another order: the first of each composition, the second ones, and so on."""
+    return chosen[np.argsort(_places(frames, chosen), kind="stable")]
+
+
+def funnel(frames: Frames, rules: Mapping[str, Any]) -> str:
+    """How many structures each rule leaves of what those before it left, without the limits.
+
+    Such as ``valid: 18, unique: 12, max_fmax=0.001: 5, not novel: 1``.
+    """
+    mask, told = np.ones(len(frames), bool), []
+    for name, value in rules.items():
+        if name in _ORDER:
+            continue
+        mask &= _meets(frames, name, value)
+        words = f"{'' if value else 'not '}{name}" if type(value) is bool else f"{name}={value}"
+        told.append(f"{words}: {np.count_nonzero(mask)}")
+    return ", ".join(told)
 
 
 def check_rules(rules: Mapping[str, Any]) -> None:
@@ -156,8 +177,8 @@ def _order(frames: Frames, key: str, chosen: Array) -> Array:
     return np.argsort(ranks, kind="stable")
 
 
-def _first_of_each(frames: Frames, chosen: Array, limit: int) -> NDArray[np.bool_]:
-    """Which of the chosen, in their order, are among the first of their composition."""
+def _places(frames: Frames, chosen: Array) -> NDArray[np.int64]:
+    """(len(chosen),) which of its composition each is, in their order: 0 for the first."""
     part = frames.select(chosen)
     table = element_table(part)[1]
     crystals = part.pbc.any(axis=1)
@@ -166,10 +187,10 @@ def _first_of_each(frames: Frames, chosen: Array, limit: int) -> NDArray[np.bool
     rows = np.column_stack([table, crystals])
     which = np.unique(rows, axis=0, return_inverse=True)[1].reshape(-1)
     order = np.argsort(which, kind="stable")
-    rank = np.empty(len(which), np.int64)
+    places = np.empty(len(which), np.int64)
     groups = which[order]
-    rank[order] = np.arange(len(which)) - np.searchsorted(groups, groups)
-    return np.asarray(rank < limit)
+    places[order] = np.arange(len(which)) - np.searchsorted(groups, groups)
+    return places
 
 
 def _values(frames: Frames, name: str) -> Array:

@@ -241,9 +241,9 @@ class Frames:
                 f"structure {bad_cell[0]} is periodic but its cell is missing or flat; give it "
                 "three independent lattice vectors, or switch pbc off for a molecule"
             )
-        for index, distance in self.overlaps(min_distance) if min_distance > 0 else ():
+        for near, distance in self.overlaps(min_distance) if min_distance > 0 else ():
             raise FramesError(
-                f"structure {index} ({self.formula(index)}) has two atoms {distance:.3f} A "
+                f"structure {near} ({self.formula(near)}) has two atoms {distance:.3f} A "
                 f"apart, nearer than {min_distance:g} A; remove or mend it"
             )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from aiida_rm.calculations.functions import (
     ERROR_EMPTY_SELECTION,
 )
 from aiida_rm.data.frames import FramesData
-from aiida_rm.data.selection import RuleError, select_indices
+from aiida_rm.data.selection import RuleError, funnel, select_indices, spread
 from aiida_rm.engine.frames import Frames
 from aiida_rm.engine.labels import VERDICTS
 from aiida_rm.referees.base import FAILED
@@ -33,7 +33,8 @@ def choose_candidates(
     """The structures that referees get: the best of those that meet all other rules.
 
     Rules on what the referees will say wait until they did; so do the limits where the order is
-    a referee's. Without an order it is that of E~ per atom.
+    a referee's. Without an order it is that of their likeness to known crystals, where they have
+    one, or of E~ per atom, and the best of each composition come before the second best.
 
     Args:
         frames: structures with the verdicts of rm.score.
@@ -45,21 +46,27 @@ def choose_candidates(
         The structures, with their row in ``frames`` as the label ``scored_row``.
     """
     given = frames.get_frames()
-    names = tuple(f"{name}_" for name in referees.get_list())
-    first = rules_before(rules.get_dict(), names)
-    if "sort" not in first and "energy_per_atom" in given.structure:
-        first["sort"] = "energy_per_atom"
+    first = rules_before(rules.get_dict(), referees.get_list())
+    spreads = "sort" not in first and "energy_per_atom" in given.structure
+    if spreads:
+        alike = np.isfinite(given.structure.get("substitution_distance", [])).any()
+        first["sort"] = "substitution_distance" if alike else "energy_per_atom"
     try:
-        chosen = select_indices(given, {**first, "limit": limit.value})
+        chosen = select_indices(given, first)
     except RuleError as error:
         return ERROR_BAD_RULES.format(message=str(error))
     if len(chosen) == 0:
-        return ERROR_EMPTY_SELECTION.format(count=str(len(given)), rules=str(first))
+        return ERROR_EMPTY_SELECTION.format(count=str(len(given)), left=funnel(given, first))
+    if spreads:
+        ranked = np.isfinite(given.structure[first["sort"]][chosen])
+        chosen = np.concatenate([spread(given, chosen[ranked]), chosen[~ranked]])
+    chosen = chosen[: limit.value]
     return FramesData(given.select(chosen).with_labels(structure={SCORED_ROW: chosen}))
 
 
-def rules_before(rules: Mapping[str, Any], later: tuple[str, ...]) -> dict[str, Any]:
-    """The rules that can be applied while labels with these beginnings are not there yet."""
+def rules_before(rules: Mapping[str, Any], referees: Sequence[str]) -> dict[str, Any]:
+    """The rules that can be applied while the labels of these referees are not there yet."""
+    later = tuple(f"{name}_" for name in referees)
 
     def waits(name: str) -> bool:
         bare = name.removeprefix("min_").removeprefix("max_")

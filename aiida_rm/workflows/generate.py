@@ -172,7 +172,7 @@ class GenerateWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
             self.ctx.settings = dict(settings)
         self.ctx.missing = dict(self.ctx.settings)
         self.ctx.waiting = sorted(self.ctx.settings)
-        self.report(f"{total} random starts in {len(self.ctx.settings)} jobs")
+        self.report(f"{total} starts in {len(self.ctx.settings)} jobs")
         return None
 
     def should_run_jobs(self) -> bool:

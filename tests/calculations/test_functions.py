@@ -273,7 +273,10 @@ def test_select_frames_refuses():
         outcome = functions.select_frames.run_get_node(frames, orm.Dict(rules))
         failed(*outcome, 207, "a committee has judged; set `committee_size`", "to rm.generate")
     outcome = functions.select_frames.run_get_node(frames, orm.Dict({"max_energy_per_atom": -1}))
-    failed(*outcome, 500, "None of 6 structures meets the rules", "max_energy_per_atom")
+    failed(*outcome, 500, "None of 6 structures meets the rules (max_energy_per_atom=-1: 0)")
+    few = orm.Dict({"valid": True, "unique": False, "max_n_atoms": 1, "limit": 2})
+    outcome = functions.select_frames.run_get_node(frames, few)
+    failed(*outcome, 500, "(valid: ", ", not unique: ", ", max_n_atoms=1: 0)")
 
 
 def test_settings_of_round():

@@ -126,7 +126,7 @@ def test_show(scored: FramesData) -> None:
         (["-r", "valid"], "'valid' is no rule"),
         (["-r", "valid=1"], "'valid' must be true or false"),
         (["-r", "colour=red"], "'colour' is no rule for these structures; known are"),
-        (["-r", "max_n_atoms=1e-3"], "none of 4 structures meets the rules"),
+        (["-r", "max_n_atoms=1e-3"], "none of 4 structures meets the rules (max_n_atoms=0.001: 0)"),
         (["-r", "n_atoms=2", "-r", "n_atoms=3"], "given twice"),
         (["-c", "colour"], "there is no label 'colour'"),
     ],

@@ -103,6 +103,7 @@ def test_merge_leaves_its_arguments_alone() -> None:
     base = {"a": {"b": 1, "c": [1, 2]}, "d": 2}
     assert merge(base, {"a": {"c": [3]}, "e": 4}) == {"a": {"b": 1, "c": [3]}, "d": 2, "e": 4}
     assert base == {"a": {"b": 1, "c": [1, 2]}, "d": 2}
+    assert merge(base, {"a": {"b": None}, "d": None, "f": None}) == {"a": {"c": base["a"]["c"]}}
     assert merge({"s": {"x": 1}}, {"s": orm.Dict({"y": 2})}) == {"s": {"x": 1, "y": 2}}
 
 

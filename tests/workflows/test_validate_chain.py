@@ -155,7 +155,7 @@ def refusal(*args: Any, **inputs: Any) -> str:
     ],
 )
 def test_rules_that_cannot_wait(rules: dict[str, Any], first: dict[str, Any]) -> None:
-    assert rules_before(rules, ("xtb_",)) == first
+    assert rules_before(rules, ["xtb"]) == first
 
 
 def test_candidates_are_the_lowest_of_those_that_meet_the_rules() -> None:
@@ -163,6 +163,25 @@ def test_candidates_are_the_lowest_of_those_that_meet_the_rules() -> None:
     rules = orm.Dict({"good": 1, "xtb_verdict": "converged", "limit": 1})
     chosen = choose_candidates(frames, rules, orm.Int(2), orm.List(["xtb"]))
     assert chosen.get_frames().structure["scored_row"].tolist() == [0, 3]
+
+
+def test_each_composition_sends_its_best_first() -> None:
+    rules, referees = orm.Dict({"sort": "xtb_energy", "limit": 1}), orm.List(["xtb"])
+    frames = metals(energy_per_atom=np.array([0.1, 0.4, 0.3, 0.2]))  # Cu, Fe, Cu3Au, Cu4
+
+    def sent(frames: FramesData, rules: orm.Dict = rules) -> list[int]:
+        chosen = choose_candidates(frames, rules, orm.Int(3), referees)
+        found: list[int] = chosen.get_frames().structure["scored_row"].tolist()
+        return found
+
+    assert sent(frames) == [0, 2, 1]
+    assert sent(frames, orm.Dict({"sort": "energy_per_atom"})) == [0, 3, 2]
+    # Of substituted ones, which E~ does not order, the most similar.
+    bare = frames.get_frames()
+    steps = {"substitution_distance": np.array([2.0, 1.0, np.nan, 0.0])}
+    assert sent(FramesData(bare.with_labels(structure=steps))) == [3, 1, 0]
+    steps = {"substitution_distance": np.full(4, np.nan)}
+    assert sent(FramesData(bare.with_labels(structure=steps))) == [0, 2, 1]
 
 
 def test_who_judged_other_structures_is_refused(diamond_frames: Frames) -> None:

@@ -48,7 +48,7 @@ def choose(
     """
     import numpy as np
 
-    from aiida_rm.data.selection import select_indices
+    from aiida_rm.data.selection import funnel, select_indices
 
     asked = np.arange(len(frames))
     if indices is not None:
@@ -56,10 +56,11 @@ def choose(
     table = parse_rules(rules)
     table |= {"sort": sort} if sort else {}
     table |= {"limit": limit} if limit else {}
-    chosen = asked[select_indices(frames.select(asked), table)]
+    part = frames.select(asked)
+    chosen = asked[select_indices(part, table)]
     if not len(chosen):
-        wanted = ", ".join(f"{name}={value}" for name, value in table.items())
-        raise ValueError(f"none of {len(asked)} structures meets the rules {wanted}; loosen them")
+        left = funnel(part, table)
+        raise ValueError(f"none of {len(asked)} structures meets the rules ({left}); loosen them")
     return chosen
 
 

@@ -144,10 +144,16 @@ def judged(kinds: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def merge(base: Mapping[str, Any], difference: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of ``base`` in which the values of ``difference`` win; only tables are merged."""
+    """A copy of ``base`` in which the values of ``difference`` win; only tables are merged.
+
+    None takes out what ``base`` has under that name, such as a rule or a monitor of the protocol.
+    """
     merged = dict(base)
     for name, value in difference.items():
         old = merged.get(name)
+        if value is None:
+            merged.pop(name, None)
+            continue
         if isinstance(value, orm.Dict) and isinstance(old, Mapping):
             value = value.get_dict()  # noqa: PLW2901
         if isinstance(old, Mapping) and isinstance(value, Mapping):
