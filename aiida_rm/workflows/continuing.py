@@ -73,7 +73,7 @@ def rest_of(loop: orm.WorkChainNode) -> Rest:
         key = f"round_{number:02d}"
         accepts = "accepted" in stages[f"{key}_validate"].outputs
         joined = [
-            node for node in merged if {*node.inputs} == {"dataset", key} and node.is_finished_ok
+            node for node in merged if {"dataset", key} <= {*node.inputs} and node.is_finished_ok
         ]
         if accepts and not joined:
             break  # it was stopped between the two

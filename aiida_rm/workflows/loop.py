@@ -21,6 +21,7 @@ from aiida_rm.calculations.functions import merge_frames, settings_of_round
 from aiida_rm.calculations.perturb import PerturbCalculation
 from aiida_rm.data.frames import FramesData
 from aiida_rm.data.potential import PotentialData
+from aiida_rm.engine.labels import COMMITTEE, GENERATED
 from aiida_rm.engine.settings import parse_settings
 from aiida_rm.workflows.committee import CommitteeMixin
 from aiida_rm.workflows.common import CleaningMixin, call, exit_with, once_more, verdict
@@ -290,7 +291,11 @@ class LoopWorkChain(CommitteeMixin, CleaningMixin, ProtocolMixin, WorkChain):
             self.report(f"round {self.ctx.round} accepted nothing; the dataset stays as it is")
             return None
         self.ctx.accepted[self._key] = accepted
-        merged, node = call(merge_frames, dataset=self.ctx.dataset, **{self._key: accepted})
+        # What the dataset says of energies is of another kind than E~.
+        own = {*GENERATED, *COMMITTEE}
+        labels = [n for n in _labels(self.ctx.dataset) if n in _labels(accepted) and n not in own]
+        parts = {"dataset": self.ctx.dataset, self._key: accepted}
+        merged, node = call(merge_frames, labels=orm.List(labels), **parts)
         if not node.is_finished_ok:
             return self._stop("join", f"<{node.pk}> ended with {verdict(node)}")
         self.ctx.dataset = merged
@@ -384,3 +389,7 @@ class LoopWorkChain(CommitteeMixin, CleaningMixin, ProtocolMixin, WorkChain):
             for name, member in self.ctx.committee.items():
                 self.out(f"committee.{name}", member)
         self.out("dataset", self.ctx.dataset)
+
+
+def _labels(frames: FramesData) -> list[str]:
+    return [*frames.structure_labels, *frames.atom_labels]

@@ -143,7 +143,9 @@ def test_from_one_diamond_to_new_structures(engine_code: Any, diamond_frames: Fr
 def test_a_loop_that_broke_goes_on_after_its_last_whole_round(
     engine_code: Any, diamond_frames: Frames, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    dataset = FramesData(diamond_frames)
+    # In eV, which E~ is not.
+    said = {"energy": np.array([-18.2]), "density": np.array([3.5])}
+    dataset = FramesData(diamond_frames.with_labels(structure=said))
     launch = LoopWorkChain._launch
 
     def breaks(self: LoopWorkChain, stage: str, *more: Any) -> Any:
@@ -167,6 +169,8 @@ def test_a_loop_that_broke_goes_on_after_its_last_whole_round(
     assert builder.train.train.potential.uuid == potential.uuid
     accepted = rounds["round_01_validate"].outputs.accepted
     assert len(builder.dataset) == 1 + len(accepted)
+    assert "energy" in accepted.structure_labels
+    assert builder.dataset.structure_labels == ["density"]
     assert [*builder.earlier] == ["round_01"]
     assert builder.earlier["round_01"]["accepted"] == len(accepted)
     with pytest.raises(ValueError, match="is a TrainWorkChain, no loop"):
