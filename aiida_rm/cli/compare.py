@@ -82,7 +82,9 @@ def _rounds(loop: Any) -> list[dict[str, Any]]:
 
 
 def _total(loop: Any, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    state = f"[{loop.exit_status}]" if loop.is_finished else loop.process_state.value
+    from aiida_rm.states import state_of
+
+    state = f"[{loop.exit_status}]" if loop.is_finished else state_of(loop)
     total: dict[str, Any] = {"state": state, "rounds": len(rows)}
     for name in (*_SUMS, *_SECONDS):
         values = [row[name] for row in rows if row.get(name) is not None]

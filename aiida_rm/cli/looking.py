@@ -12,6 +12,7 @@ from aiida import orm
 from aiida.common.escaping import escape_for_bash
 
 from aiida_rm.engine.files import METRICS
+from aiida_rm.states import state_of
 
 KINDS = ("loop", "train", "generate", "validate", "judge")
 #: Of the metrics; several lines.
@@ -157,8 +158,8 @@ def _round(node: Any) -> dict[str, Any]:
 
 def _state(node: Any) -> str:
     if node.is_terminated:
-        return f"ended [{node.exit_status}]" if node.is_finished else str(node.process_state.value)
+        return f"ended [{node.exit_status}]" if node.is_finished else state_of(node)
     scheduler = node.get_scheduler_state() if isinstance(node, orm.CalcJobNode) else None
     if node.paused:
         return "paused"
-    return str(scheduler.value if scheduler else node.process_state.value)
+    return str(scheduler.value) if scheduler else state_of(node)

@@ -25,6 +25,7 @@ from aiida_rm.report.drawings import charts_of
 from aiida_rm.report.provenance import BOX, Drawer, Picture
 from aiida_rm.report.run import Run, read_run
 from aiida_rm.report.scene import make_scene, thumbnail
+from aiida_rm.states import state_of
 
 #: Labels that the table of a structure shows first, with what they are called.
 _FIRST = {
@@ -160,7 +161,7 @@ def _story(run: Run) -> dict[str, Any]:
 def _state(node: Any) -> str:
     if node.is_finished and not node.is_finished_ok:
         return f"ended with [{node.exit_status}] {node.exit_message or ''}".strip()
-    return str(node.process_state.value)
+    return state_of(node)
 
 
 def _computers(run: Run) -> list[str]:

@@ -14,6 +14,7 @@ from aiida.common.links import LinkType
 from aiida_rm.data.frames import FramesData
 from aiida_rm.data.potential import PotentialData
 from aiida_rm.data.training_state import TrainingStateData
+from aiida_rm.states import state_of
 
 #: Nodes of one picture, at most.
 _MOST_NODES = 120
@@ -208,7 +209,7 @@ def _box(node: Any, links: Iterable[Link], x: float, y: float) -> Box:
 def _ended(node: Any) -> str:
     if node.is_finished_ok:
         return "finished"
-    return f"[{node.exit_status}]" if node.is_finished else str(node.process_state.value)
+    return f"[{node.exit_status}]" if node.is_finished else state_of(node)
 
 
 def _holds(node: Any) -> str:

@@ -74,6 +74,16 @@ def test_status(job: Any, tmp_path: Path) -> None:
     assert "18 s" in printed
 
 
+def test_a_stage_that_was_stored_a_moment_ago(job: Any) -> None:
+    job.set_process_state(ProcessState.FINISHED)
+    stage = orm.CalcJobNode(computer=job.computer)
+    stage.set_process_type("aiida.calculations:rm.generate")
+    stage.base.links.add_incoming(job.caller, LinkType.CALL_CALC, "job_000")
+    stage.store()
+    row = json.loads(run("status", job.caller.pk, "--json").stdout)[0]
+    assert (row["stage"], row["state"]) == ("generate", "created")
+
+
 def test_status_of_nothing_and_of_what_ended(loop: Any) -> None:
     assert "Nothing runs; start something" in run("status").stdout
     assert "ended [0]" in run("status", loop.pk, "--watch").stdout
