@@ -250,10 +250,8 @@ class Frames:
     def minimum_distance(self, index: int, limit: float = np.inf) -> float:
         """Shortest distance in one structure, in angstrom; see :func:`cells.shortest_distance`."""
         atoms = slice(self.ptr[index], self.ptr[index + 1])
-        positions = np.asarray(self.positions[atoms])
-        return shortest_distance(
-            positions, np.asarray(self.cells[index]), np.asarray(self.pbc[index]), limit
-        )
+        cell, pbc = np.asarray(self.cells[index]), np.asarray(self.pbc[index])
+        return shortest_distance(np.asarray(self.positions[atoms]), cell, pbc, limit)
 
     def _owner(self, atom: int) -> int:
         return int(np.searchsorted(self.ptr, atom, side="right") - 1)

@@ -64,6 +64,12 @@ def choose_candidates(
     return FramesData(given.select(chosen).with_labels(structure={SCORED_ROW: chosen}))
 
 
+def left_by(frames: FramesData, rules: Mapping[str, Any]) -> str:
+    """How many structures each rule leaves, in brackets; nothing without a rule."""
+    words = funnel(frames.get_frames(), rules)
+    return f" ({words})" if words else ""
+
+
 def rules_before(rules: Mapping[str, Any], referees: Sequence[str]) -> dict[str, Any]:
     """The rules that can be applied while the labels of these referees are not there yet."""
     later = tuple(f"{name}_" for name in referees)

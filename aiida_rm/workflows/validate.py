@@ -12,18 +12,17 @@ from aiida.engine import ExitCode, ProcessBuilder, ProcessSpec, ToContext, WorkC
 from aiida_rm.calculations.functions import ERROR_EMPTY_SELECTION, select_frames
 from aiida_rm.calculations.score import ScoreCalculation
 from aiida_rm.data.frames import FramesData
-from aiida_rm.data.selection import (
-    RuleError,
-    asked_labels,
-    check_names,
-    check_rules,
-    funnel,
-    label_kinds,
-)
+from aiida_rm.data.selection import RuleError, asked_labels, check_names, check_rules, label_kinds
 from aiida_rm.engine.errors import EngineError
 from aiida_rm.engine.labels import PERCEPTION, POSEBUSTERS, SCORED, SMACT
 from aiida_rm.engine.settings import ScoreSettings
-from aiida_rm.workflows.candidates import JUDGE, choose_candidates, join_verdicts, rules_before
+from aiida_rm.workflows.candidates import (
+    JUDGE,
+    choose_candidates,
+    join_verdicts,
+    left_by,
+    rules_before,
+)
 from aiida_rm.workflows.common import CleaningMixin, call, exit_with, once_more, verdict
 from aiida_rm.workflows.judge import MAX_STRUCTURES, JudgeWorkChain
 from aiida_rm.workflows.protocols import ProtocolMixin, kinds_of, merge, need
@@ -217,7 +216,7 @@ class ValidateWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
         if not node.is_finished_ok:
             return self._not_selected(node, scored, first)
         self.ctx.candidates = chosen
-        left = _left(scored, first)
+        left = left_by(scored, first)
         self.report(f"{len(chosen)} of {len(scored)} structures go to the referees{left}")
         return None
 
@@ -292,7 +291,7 @@ class ValidateWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
         if not node.is_finished_ok:
             return self._not_selected(node, frames, rules)
         self.out("accepted", accepted)
-        left = _left(frames, rules)
+        left = left_by(frames, rules)
         self.report(f"{len(accepted)} of {len(frames)} structures meet the rules{left}")
         return None
 
@@ -321,7 +320,7 @@ class ValidateWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
         self, node: orm.CalcFunctionNode, frames: FramesData, rules: Mapping[str, Any]
     ) -> ExitCode:
         if node.exit_status == ERROR_EMPTY_SELECTION.status:
-            self.report(f"none of {len(frames)} structures meets the rules{_left(frames, rules)}")
+            self.report(f"none of {len(frames)} structures meets the rules{left_by(frames, rules)}")
             return exit_with(self, "WARNING_NOTHING_ACCEPTED", count=len(frames))
         self.report(f"the rules cannot be applied: {node.exit_message}")
         return exit_with(self, "ERROR_RULES_REFUSED", message=node.exit_message)
@@ -329,12 +328,6 @@ class ValidateWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
     def _fail(self, name: str, reason: str) -> None:
         self.report(f"the referee '{name}': {reason}; the others go on")
         self.ctx.failed[name] = f"the referee could not judge: {reason}"
-
-
-def _left(frames: FramesData, rules: Mapping[str, Any]) -> str:
-    """How many structures each rule leaves, in brackets; nothing without a rule."""
-    words = funnel(frames.get_frames(), rules)
-    return f" ({words})" if words else ""
 
 
 def rules_problem(
