@@ -190,7 +190,7 @@ def measure(
             "n_structures": made,
             "n_atoms": [4],
             "seed": seed,
-            "stages": [{"kind": "fire", "max_steps": 5}],
+            "stages": [{"kind": "relax", "max_steps": 5}],
         },
     ).frames
 

@@ -43,7 +43,7 @@ def main() -> int:
     settings: dict[str, Any] = {"periodic": True, "symmetry": given.symmetry}
     if given.substitute:
         # Beside similarity E~ knows the volume; with all free it moves more of them away than home.
-        stages = [{"kind": "fire", "cell": "hydrostatic"}]
+        stages = [{"kind": "relax", "cell": "hydrostatic"}]
         settings |= {"seeding": "substitute", "stages": stages}
     return study.main(parser.prog, given, settings)
 

@@ -18,6 +18,7 @@ from aiida_rm.engine.settings_checks import check_starts
 from aiida_rm.engine.stages import (
     CELL_MODES,
     MOVES,
+    OPTIMIZERS,
     STAGE_KINDS,
     Stage,
     check_penalty,
@@ -29,6 +30,7 @@ __all__ = [
     "CHEMISTRY",
     "MODES",
     "MOVES",
+    "OPTIMIZERS",
     "SETTINGS",
     "STAGE_KINDS",
     "DoctorSettings",

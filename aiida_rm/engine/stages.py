@@ -14,7 +14,8 @@ from aiida_rm.engine.knobs import knob
 if TYPE_CHECKING:
     from aiida_rm.engine.settings import GenerateSettings
 
-STAGE_KINDS = ("fire", "jitter", "langevin", "hop")
+STAGE_KINDS = ("relax", "jitter", "langevin", "hop")
+OPTIMIZERS = ("lbfgs", "fire")
 MOVES = ("jitter", "swap", "relocate", "join", "strain")
 CELL_MODES = ("fixed", "shape", "hydrostatic", "free")
 
@@ -24,10 +25,15 @@ class Stage:
     """One step of the way from a random start to a structure."""
 
     kind: str = knob(
-        "fire",
-        "fire: relax; jitter: move atoms at random; langevin: dynamics at a temperature; hop: "
-        "cycles of a random move and fire",
+        "relax",
+        "relax: descend; jitter: move atoms at random; langevin: dynamics at a temperature; hop: "
+        "cycles of a random move and a descent",
         choices=STAGE_KINDS,
+    )
+    optimizer: str = knob(
+        "lbfgs",
+        "relax, hop: how to descend; fire takes two to four times as many steps",
+        choices=OPTIMIZERS,
     )
     cell: str = knob(
         "free",
@@ -70,6 +76,7 @@ class Stage:
 
 #: Knobs that only some kinds of stage read.
 _READ_BY = {
+    "optimizer": ("relax", "hop"),
     "amplitude": ("jitter", "hop"),
     "cycles": ("hop",),
     "moves": ("hop",),
@@ -88,10 +95,10 @@ def check_stages(settings: GenerateSettings) -> None:
         SettingsError: naming the stage, and what to change.
     """
     if not settings.stages:
-        raise SettingsError("'stages' is empty; give at least one, such as {kind: fire}")
-    if settings.stages[-1].kind != "fire":
+        raise SettingsError("'stages' is empty; give at least one, such as {kind: relax}")
+    if settings.stages[-1].kind != "relax":
         raise SettingsError(
-            f"the last of 'stages' is '{settings.stages[-1].kind}'; end with {{kind: fire}}, or "
+            f"the last of 'stages' is '{settings.stages[-1].kind}'; end with {{kind: relax}}, or "
             "the structures would not be relaxed"
         )
     for index, stage in enumerate(settings.stages):

@@ -170,10 +170,10 @@ def test_stages() -> None:
     [
         ([{"fmx": 1.0}], r"'stages\[0\]\.fmx' is no setting of this task, did you mean 'fmax'"),
         ([{}, {"fmax": -1.0}], r"'stages\[1\]\.fmax' is -1.0, must be at least"),
-        ([{"kind": "melt"}], r"'stages\[0\]\.kind' is 'melt', must be one of fire, jitter"),
-        (["fire"], r"'stages\[0\]\.?' must be a table"),
+        ([{"kind": "melt"}], r"'stages\[0\]\.kind' is 'melt', must be one of relax, jitter"),
+        (["relax"], r"'stages\[0\]\.?' must be a table"),
         ([], "'stages' is empty"),
-        ({"kind": "fire"}, "'stages' must be a list"),
+        ({"kind": "relax"}, "'stages' must be a list"),
         ([{"kind": "langevin", "temperature": 1.0}], "last of 'stages' is 'langevin'"),
         ([{"kind": "langevin"}, {}], r"'stages\[0\]\.temperature' is 0"),
         ([{"kind": "hop"}, {}], r"'stages\[0\]\.amplitude' is 0"),
@@ -184,7 +184,7 @@ def test_stages() -> None:
             [{"kind": "hop", "moves": ["strain"], "cell": "hydrostatic"}, {}],
             r"'stages\[0\]\.moves' names 'strain', .* but 'stages\[0\]\.cell' is 'hydrostatic'",
         ),
-        ([{"amplitude": 0.1}], r"'stages\[0\]\.amplitude' says nothing to a stage of kind 'fire'"),
+        ([{"amplitude": 0.1}], r"'stages\[0\]\.amplitude' says nothing to a stage of kind 'relax'"),
         ([{"kind": "hop", "temperature": -1.0}, {}], r"'stages\[0\]\.temperature' is -1.0"),
     ],
 )
@@ -303,6 +303,6 @@ def test_huge_whole_numbers_never_crash(cls: type, item: dataclasses.Field, kind
 
 
 def test_a_search_ends_with_a_relaxation() -> None:
-    stages = [{"kind": "fire"}, {"kind": "jitter", "amplitude": 0.1}]
+    stages = [{"kind": "relax"}, {"kind": "jitter", "amplitude": 0.1}]
     with pytest.raises(SettingsError, match="the last of 'stages' is 'jitter'"):
         parse_settings(GenerateSettings, {"stages": stages})

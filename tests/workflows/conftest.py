@@ -30,7 +30,7 @@ TINY: dict[str, dict[str, Any]] = {
         "n_atoms": [2],
         "device": "cpu",
         "threads": 1,
-        "stages": [{"kind": "fire", "cell": "shape", "fmax": 1e-3, "max_steps": 20}],
+        "stages": [{"kind": "relax", "cell": "shape", "fmax": 1e-3, "max_steps": 20}],
     },
     "score": {"require_converged": False, "processes": 1},
 }

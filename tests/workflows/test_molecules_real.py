@@ -20,7 +20,7 @@ def test_molecules_go_the_same_way(engine_code: Any, molecule_frames: Frames) ->
         "box": [4.0, 4.0, 4.0],
         "device": "cpu",
         "threads": 1,
-        "stages": [{"kind": "fire", "cell": "fixed", "fmax": 1e-3, "max_steps": 10}],
+        "stages": [{"kind": "relax", "cell": "fixed", "fmax": 1e-3, "max_steps": 10}],
     }
     builder = LoopWorkChain.get_builder_from_protocol(
         engine_code,

@@ -504,7 +504,7 @@ def test_the_dataset_decides_what_the_protocol_is(
     assert "stages" not in large.generate.generate.settings.get_dict()
     thorough = LoopWorkChain.get_builder_from_protocol(code, many, protocol="stringent")
     kinds = [stage["kind"] for stage in thorough.generate.generate.settings["stages"]]
-    assert kinds == ["fire", "hop", "fire"]
+    assert kinds == ["relax", "hop", "relax"]
     assert refused(LoopWorkChain, thorough) == ""
     assert passing.train.train.settings["architecture"] == "equivariant"
     assert refused(LoopWorkChain, passing) == ""

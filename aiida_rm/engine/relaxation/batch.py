@@ -17,6 +17,8 @@ _PER_ATOM = (
     "kept_atom_energy",
     "best_positions",
     "listed_positions",
+    "past_moves",
+    "past_changes",
 )
 _PER_EDGE = ("edge_index", "shifts")
 
@@ -25,8 +27,8 @@ _PER_EDGE = ("edge_index", "shifts")
 class Batch:
     """S structures under way with A atoms and E listed edges.
 
-    Per atom: ``numbers`` and what ends in ``positions``, ``velocities`` or ``atom_energy``. Per
-    edge: ``edge_index``, ``shifts``. Per structure: the rest.
+    Per atom: ``numbers`` and what ends in ``positions``, ``velocities``, ``atom_energy``, ``moves``
+    or ``changes``. Per edge: ``edge_index``, ``shifts``. Per structure: the rest.
     """
 
     numbers: Tensor
@@ -44,11 +46,19 @@ class Batch:
     steps: Tensor
     stage_steps: Tensor
     cycle: Tensor
-    # Of FIRE; ``started``: the velocities belong to this stage.
+    # Of FIRE; ``started``: what is remembered (velocities, past moves) belongs to this descent.
     dt: Tensor
     alpha: Tensor
     downhill: Tensor
     started: Tensor
+    # Of L-BFGS, the last M steps: (A, M, 3) moves and changes of the slope (the last: the slope
+    # itself, from where it was moved last), (S, 3, M, 3) the same of the cell, (S, M) one over
+    # the curvature along each.
+    past_moves: Tensor
+    past_changes: Tensor
+    past_strains: Tensor
+    past_pulls: Tensor
+    weights: Tensor
     # The verdict.
     done: Tensor
     status: Tensor

@@ -12,7 +12,7 @@ from torch import Tensor
 from aiida_rm.engine.frames import Frames
 from aiida_rm.engine.parts import Parts
 from aiida_rm.engine.potential import Potential
-from aiida_rm.engine.relaxation import cell, committee, fire, hop, langevin, lists, moves
+from aiida_rm.engine.relaxation import cell, committee, fire, hop, langevin, lbfgs, lists, moves
 from aiida_rm.engine.relaxation.batch import Batch
 from aiida_rm.engine.relaxation.field import Field, evaluate
 from aiida_rm.engine.relaxation.memory import Room, exhausted
@@ -77,7 +77,7 @@ def relax(
         frames: the starts; labels are kept.
         potential: on its device and in its dtype, which the relaxation shares.
         stages: see :class:`settings.Stage`; a molecule's cell never moves. The last one is of kind
-            fire.
+            relax.
         batch_atoms: atoms under way together, at most (one structure at least); 0: 1,024 on a
             processor, on a GPU as many as fit.
         batch_edges: pairs of neighbours together, at most (one structure at least); 0: no limit.
@@ -147,6 +147,8 @@ class _Relaxation:
             if stop or many or grown:
                 self.results.note(batch)
                 if stop:
+                    for waiting in self.queue.aside:
+                        self.results.note(waiting)
                     break
                 batch = self._next(batch.keep(~batch.done))
             elif parts is not None and finished and parts.due():
@@ -272,11 +274,17 @@ class _Relaxation:
 
     def _move(self, batch: Batch, field: Field, moving: Tensor) -> None:
         """One step of those in ``moving``, by the rules of their stage; the others stay."""
-        heated = self.schedule.kind[batch.stage] == LANGEVIN
-        shifts, strains = fire.step(batch, field.forces, field.pull, moving & ~heated)
-        if "langevin" in self.schedule.kinds:
-            more = langevin.step(batch, field.forces, field.pull, moving & heated, self.schedule)
-            shifts, strains = shifts + more[0], strains + more[1]
+        schedule, forces, pull = self.schedule, field.forces, field.pull
+        heated = schedule.kind[batch.stage] == LANGEVIN
+        by_fire = schedule.by_fire[batch.stage]
+        steps = [(torch.zeros_like(forces), torch.zeros_like(pull))]
+        if "lbfgs" in schedule.optimizers:
+            steps.append(lbfgs.step(batch, forces, pull, moving & ~heated & ~by_fire))
+        if "fire" in schedule.optimizers:
+            steps.append(fire.step(batch, forces, pull, moving & ~heated & by_fire))
+        if "langevin" in schedule.kinds:
+            steps.append(langevin.step(batch, forces, pull, moving & heated, schedule))
+        shifts, strains = (torch.stack(parts).sum(0) for parts in zip(*steps, strict=True))
         cell.deform(batch, shifts, strains)
         batch.steps = batch.steps + moving
         batch.stage_steps = batch.stage_steps + moving

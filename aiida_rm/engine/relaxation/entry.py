@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from aiida_rm.engine.frames import Frames
-from aiida_rm.engine.relaxation import fire, noise
+from aiida_rm.engine.relaxation import fire, lbfgs, noise
 from aiida_rm.engine.relaxation.batch import Batch
 
 
@@ -32,6 +32,8 @@ def enter(frames: Frames, rows: Sequence[int], dtype: torch.dtype, device: torch
         return torch.full((count,), value, device=device)
 
     zeros, none = real(np.zeros(count)), whole(np.zeros(count))
+    past = real(np.zeros((atoms, lbfgs.MEMORY, 3)))
+    past_cells = real(np.zeros((count, 3, lbfgs.MEMORY, 3)))
     positions, cells = real(part.positions), real(part.cells)
     labels = part.structure
     seeds = labels.get("seed", np.zeros(count, np.int64))
@@ -53,6 +55,11 @@ def enter(frames: Frames, rows: Sequence[int], dtype: torch.dtype, device: torch
         alpha=torch.full_like(zeros, fire.START_ALPHA),
         downhill=none,
         started=flags(False),
+        past_moves=past,
+        past_changes=past,
+        past_strains=past_cells,
+        past_pulls=past_cells,
+        weights=real(np.zeros((count, lbfgs.MEMORY))),
         done=flags(False),
         status=none,
         energy=zeros,

@@ -17,7 +17,7 @@ _GROW, _SHRINK, _ALPHA_SHRINK = 1.1, 0.5, 0.99
 
 
 def restart(batch: Batch, which: Tensor) -> None:
-    """Forget velocities and time steps of the structures in ``which`` (S,)."""
+    """A new descent of the structures in ``which`` (S,), which forget the one before."""
     batch.started = batch.started & ~which
     batch.dt = torch.where(which, START_DT, batch.dt)
     batch.alpha = torch.where(which, START_ALPHA, batch.alpha)

@@ -23,6 +23,7 @@ class Queue:
         device: torch.device,
     ) -> None:
         self.frames = frames
+        self.counts = frames.counts.tolist()
         self.room = room
         self.batch_edges = batch_edges
         self.dtype = dtype
@@ -43,7 +44,7 @@ class Queue:
         room, some = self._left(batch), batch is not None and len(batch)
         rows: list[int] = []
         while self.next_row < len(self.frames):
-            size = int(self.frames.counts[self.next_row])
+            size = self.counts[self.next_row]
             if size > room and (rows or some):
                 break
             rows.append(self.next_row)
@@ -66,7 +67,7 @@ class Queue:
     def can_double(self, batch: Batch) -> bool:
         """Whether as many atoms as are under way have room beside them, and starts wait for it."""
         return self.next_row < len(self.frames) and self._left(batch) >= max(
-            len(batch.numbers), self.frames.counts[self.next_row]
+            len(batch.numbers), self.counts[self.next_row]
         )
 
     def _left(self, batch: Batch | None) -> int:

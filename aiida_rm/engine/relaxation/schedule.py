@@ -5,11 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from aiida_rm.engine.settings import CELL_MODES, MOVES, STAGE_KINDS, Stage
+from aiida_rm.engine.settings import CELL_MODES, MOVES, OPTIMIZERS, STAGE_KINDS, Stage
 
-FIRE, JITTER, LANGEVIN, HOP = (
-    STAGE_KINDS.index(kind) for kind in ("fire", "jitter", "langevin", "hop")
-)
+JITTER, LANGEVIN, HOP = (STAGE_KINDS.index(kind) for kind in ("jitter", "langevin", "hop"))
+FIRE = OPTIMIZERS.index("fire")
 
 
 class Schedule:
@@ -20,6 +19,7 @@ class Schedule:
     ) -> None:
         #: Kinds that occur, to skip the work of those that do not.
         self.kinds = {stage.kind for stage in stages}
+        self.optimizers = {stage.optimizer for stage in stages if stage.kind in ("relax", "hop")}
         self.last = len(stages) - 1
 
         def real(name: str) -> Tensor:
@@ -30,6 +30,7 @@ class Schedule:
             return torch.tensor(values, dtype=torch.int64, device=device)
 
         self.kind = whole([STAGE_KINDS.index(stage.kind) for stage in stages])
+        self.by_fire = whole([OPTIMIZERS.index(stage.optimizer) for stage in stages]) == FIRE
         self.cell_mode = whole([CELL_MODES.index(stage.cell) for stage in stages])
         self.max_steps = whole([stage.max_steps for stage in stages])
         self.cycles = whole([stage.cycles for stage in stages])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from aiida_rm.engine.frames import concatenate
 from aiida_rm.engine.neighbors import Graph
 from aiida_rm.engine.potential import Potential, Prediction
 from aiida_rm.engine.relaxation import NO_MEMORY, RelaxStatus, relax
@@ -130,3 +131,32 @@ def test_measured_memory_sets_the_room(monkeypatch: pytest.MonkeyPatch) -> None:
     assert room.atoms == 1500
     assert Room(0, torch.device("cpu")).atoms == 1024
     assert Room(77, torch.device("cuda")).atoms == 77
+
+
+def test_a_stop_keeps_what_had_finished_before_it_was_set_aside(
+    potential: Potential, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Structures leave only when they are a tenth of the batch; till then some may be set aside."""
+    frames = starts(potential, 30)
+    isolated = frames.select([29])
+    isolated.positions[:] = np.arange(len(isolated.positions))[:, None] * [50.0, 0.0, 0.0]
+    isolated.cells[:] = 5000 * np.eye(3)
+    frames = concatenate([frames.select(range(29)), isolated])
+    calls: list[int] = []
+    whole = Potential.forward
+
+    def forward(potential: Potential, graph: Graph, **kwargs: Any) -> Prediction:
+        calls.append(len(graph.numbers))
+        if len(calls) == 5:
+            raise MemoryError
+        return whole(potential, graph, **kwargs)
+
+    monkeypatch.setattr(Potential, "forward", forward)
+    found = relax(
+        frames,
+        potential,
+        (Stage(cell="free", max_steps=500, fmax=1e-9),),
+        should_stop=lambda: "time is up" if len(calls) >= 9 else None,
+    )
+    assert calls[5] < calls[4]
+    assert found.structure["index"].tolist() == [29]
