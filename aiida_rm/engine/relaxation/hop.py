@@ -1,6 +1,6 @@
 """Basin hopping: cycles of a random move and a descent; what is higher is taken back.
 
-Wales & Doye, J. Phys. Chem. A 101, 5111 (1997): a cycle moves a structure, lets it descend by FIRE,
+Wales & Doye, J. Phys. Chem. A 101, 5111 (1997): a cycle moves a structure, lets it descend,
 and accepts or takes back by the rule of Metropolis. Cycle 0 descends without a move. A descent that
 breaks is taken back, too: as long as none went well, the moves begin where the stage began.
 """
