@@ -197,6 +197,12 @@ def pack(rows: Rows | Sequence[int], counts: Rows, limit: int) -> list[Rows]:
     return batches
 
 
+def spread(rows: Rows, count: int) -> Rows:
+    """At most ``count`` of the rows, evenly over all; side by side, they are of few parents."""
+    places = np.linspace(0, len(rows) - 1, min(count, len(rows)))
+    return np.asarray(rows[places.astype(np.int64)])
+
+
 def check_labels(frames: Frames, *, energy: bool = False) -> tuple[float, float]:
     """Refuse frames without targets; give the radius and strength of their core repulsion.
 

@@ -17,7 +17,7 @@ from aiida_rm.engine.potential import (
 )
 from aiida_rm.engine.potential.local import LocalNetwork
 from aiida_rm.engine.settings import TrainSettings
-from aiida_rm.engine.training.data import Rows, TrainingData, pack
+from aiida_rm.engine.training.data import Rows, TrainingData, spread
 from aiida_rm.engine.training.statistics import describe_training_set
 
 
@@ -53,12 +53,19 @@ def first_model(
     model.elements = tuple(sorted({*elements, *model.elements}, key=SYMBOLS.index))
     model.notes = describe_training_set(data.frames)
     if initial is None:
-        some = pack(rows[:256], data.counts, max(settings.batch_atoms, 2048))[0]
-        graph, _ = data.batch(some)
-        model.network.standardise(
-            graph.edge_vectors(), graph.edge_index, graph.numbers, model.visible(graph)
-        )
+        graph, _ = data.batch(_typical(rows, data, max(settings.batch_atoms, 2048)))
+        if graph.edge_index.shape[1]:  # or there is nothing to take a scale from
+            model.network.standardise(
+                graph.edge_vectors(), graph.edge_index, graph.numbers, model.visible(graph)
+            )
     return model
+
+
+def _typical(rows: Rows, data: TrainingData, atoms: int) -> Rows:
+    """Rows from all over the set, of about so many atoms at most; no lone atoms if it has others."""
+    lone = (data.counts[rows] == 1) & ~data.periodic[rows]
+    rows = rows if lone.all() else rows[~lone]
+    return spread(rows, max(1, min(256, int(atoms / data.counts[rows].mean()))))
 
 
 def shape_of(settings: TrainSettings, n_elements: int) -> Hyperparameters:
