@@ -22,6 +22,8 @@ Rows = np.ndarray[Any, Any]
 _KEPT_EDGES = 60_000_000
 #: Noise below this (angstrom) counts as this, or the unperturbed structures would weigh all.
 _QUIET = 0.02
+#: Structures that tell the constant of an element that is rare.
+_FEW = 8
 
 
 @dataclass(frozen=True)
@@ -264,9 +266,7 @@ def gauge(
     """
     if "energy" not in data.frames.structure:
         return
-    wanted = np.asarray(data.frames.structure["energy"])[rows] / data.counts[rows]
-    rows = rows[np.argsort(wanted, kind="stable")[: max(64, len(rows) // 10)]]
-    rows = rows[:: max(1, len(rows) // 512)]
+    rows = _lowest(data.frames, rows)
     potential.element_energy.zero_()
     numbers = np.unique(data.frames.numbers)
     lines, rest = [], []
@@ -286,3 +286,16 @@ def gauge(
     fit = np.linalg.lstsq(table / sizes, np.concatenate(rest) / sizes[:, 0], rcond=None)[0]
     for number, value in zip(numbers, fit, strict=True):
         potential.element_energy[int(number)] = float(value)
+
+
+def _lowest(frames: Frames, rows: Rows) -> Rows:
+    """Rows of low E~ per atom; of an element that is in none of them, the few lowest with it."""
+    wanted = np.asarray(frames.structure["energy"])[rows] / frames.counts[rows]
+    rows = rows[np.argsort(wanted, kind="stable")]
+    lowest = rows[: max(64, len(rows) // 10)]
+    lowest = lowest[:: max(1, len(lowest) // 512)]
+    owner, there = frames.batch, np.unique(frames.numbers[frames.atoms_of(lowest)])
+    for number in np.setdiff1d(frames.numbers, there):
+        holding = rows[np.isin(rows, owner[frames.numbers == number])][:_FEW]
+        lowest = np.concatenate([lowest, np.setdiff1d(holding, lowest)])
+    return np.asarray(lowest)
