@@ -9,22 +9,38 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from aiida_rm.engine.errors import FramesError
 from aiida_rm.engine.frames import Frames
 from aiida_rm.engine.neighbors import Graph, build_graph
 
-#: Edges (2, E) int32 of one structure, its atoms counted from 0, and their shifts (E, 3) int8.
+#: Edges (2, E) int32 of one structure, its atoms counted from 0, and their shifts (E, 3): int8,
+#: or int32 where atoms are many cells apart.
 Piece = tuple[Tensor, Tensor]
 #: The same of several structures in a row, and the number of edges of each.
 Packed = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], list[int]]
 
+#: Beyond, coordinates are a mistake, and too coarse for forces.
+_MOST_CELLS = 1e6
+
 
 def find_pieces(part: Frames, cutoff: float, device: torch.device) -> list[Piece]:
-    """Neighbours of every structure, within ``cutoff`` angstrom, found on a device."""
+    """Neighbours of every structure, within ``cutoff`` angstrom, found on a device.
+
+    Raises:
+        FramesError: atoms are more than a million cells apart.
+    """
     graph = build_graph(part, cutoff, device=device)
     owner = graph.batch[graph.edge_index[0]]
     sizes = torch.bincount(owner, minlength=len(part)).tolist()
     local = (graph.edge_index - torch.as_tensor(part.ptr[:-1]).to(owner)[owner]).int()
-    return _cut(local, graph.shifts.to(torch.int8), sizes)
+    furthest = float(graph.shifts.abs().max()) if len(graph.shifts) else 0.0
+    if furthest > _MOST_CELLS:
+        raise FramesError(
+            f"two atoms that are neighbours are written {furthest:g} cells apart; wrap the atoms "
+            "into their cells"
+        )
+    small = torch.int8 if furthest <= torch.iinfo(torch.int8).max else torch.int32
+    return _cut(local, graph.shifts.to(small), sizes)
 
 
 def join_pieces(
