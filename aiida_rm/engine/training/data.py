@@ -12,10 +12,11 @@ from torch import Tensor
 
 from aiida_rm.engine.errors import FramesError, SettingsError
 from aiida_rm.engine.frames import Frames
-from aiida_rm.engine.neighbors import Graph
+from aiida_rm.engine.neighbors import Graph, build_graph
 from aiida_rm.engine.potential import Potential
 from aiida_rm.engine.settings import PerturbSettings, TrainSettings, parse_settings
 from aiida_rm.engine.training.graphs import Piece, find_pieces, join_pieces
+from aiida_rm.engine.training.statistics import stable_structures
 
 Rows = np.ndarray[Any, Any]
 #: Edges whose graphs are kept in memory (11 bytes each); beyond, they are built each time.
@@ -262,24 +263,31 @@ def gauge(
 ) -> None:
     """Fit the constant per element so that E~ agrees with its target near the stable structures.
 
-    Far from them the target is a mixture of many homes, which no potential can follow.
+    Far from them the target is a mixture of many homes, which no potential can follow. An element
+    that is in no structure near its home is fitted to the homes themselves, at zero.
     """
     if "energy" not in data.frames.structure:
         return
-    rows = _lowest(data.frames, rows)
+    wanted = np.asarray(data.frames.structure["energy"])[rows] / data.counts[rows]
+    lowest = rows[np.argsort(wanted, kind="stable")[: max(64, len(rows) // 10)]]
+    lowest = lowest[:: max(1, len(lowest) // 512)]
     potential.element_energy.zero_()
     numbers = np.unique(data.frames.numbers)
     lines, rest = [], []
-    for some in pack(rows, data.counts, 4 * batch_atoms):
+    for some in pack(lowest, data.counts, 4 * batch_atoms):
         energies = [
             potential(graph).energy.double().cpu().numpy() for graph, _ in data.parts(some, limit)
         ]
         found = np.concatenate(energies)
         part = data.frames.select(some)
-        lines.append(
-            np.stack([np.bincount(part.batch, part.numbers == z, len(part)) for z in numbers], 1)
-        )
+        lines.append(_atoms_of_elements(part, numbers))
         rest.append(part.structure["energy"] - found)
+    homes = _rare_homes(data.frames, rows, lowest)
+    for some in pack(np.arange(len(homes)), homes.counts, 4 * batch_atoms):
+        part = homes.select(some)
+        graph = build_graph(part, data.cutoff, dtype=data.dtype, device=data.device)
+        lines.append(_atoms_of_elements(part, numbers))
+        rest.append(-potential.energies(graph).double().cpu().numpy())
     # Per atom, or the largest cells would decide.
     table = np.concatenate(lines)
     sizes = table.sum(1, keepdims=True)
@@ -288,14 +296,18 @@ def gauge(
         potential.element_energy[int(number)] = float(value)
 
 
-def _lowest(frames: Frames, rows: Rows) -> Rows:
-    """Rows of low E~ per atom; of an element that is in none of them, the few lowest with it."""
-    wanted = np.asarray(frames.structure["energy"])[rows] / frames.counts[rows]
-    rows = rows[np.argsort(wanted, kind="stable")]
-    lowest = rows[: max(64, len(rows) // 10)]
-    lowest = lowest[:: max(1, len(lowest) // 512)]
-    owner, there = frames.batch, np.unique(frames.numbers[frames.atoms_of(lowest)])
-    for number in np.setdiff1d(frames.numbers, there):
-        holding = rows[np.isin(rows, owner[frames.numbers == number])][:_FEW]
-        lowest = np.concatenate([lowest, np.setdiff1d(holding, lowest)])
-    return np.asarray(lowest)
+def _atoms_of_elements(part: Frames, numbers: Rows) -> Rows:
+    """(S, Z) how many atoms of each of these elements the structures hold."""
+    return np.stack([np.bincount(part.batch, part.numbers == z, len(part)) for z in numbers], 1)
+
+
+def _rare_homes(frames: Frames, rows: Rows, chosen: Rows) -> Frames:
+    """Stable structures of some rows with the elements that no chosen row holds."""
+    some: list[int] = []
+    if "home" in frames.atom:
+        there = np.unique(frames.numbers[frames.atoms_of(chosen)])
+        for number in np.setdiff1d(frames.numbers, there):
+            holding = rows[np.isin(rows, frames.batch[frames.numbers == number])]
+            some += spread(holding, _FEW).tolist()
+    part = frames.select(np.unique(np.array(some, np.int64)))
+    return stable_structures(part)[0].without_labels()
