@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from aiida_rm.engine.elements import SYMBOLS
 from aiida_rm.engine.errors import PotentialError, StateError, brief
 from aiida_rm.engine.files import SCHEMA_VERSION
 from aiida_rm.engine.potential import Potential, read_safetensors, write_safetensors
@@ -89,6 +90,7 @@ def load_state(
         }
         for name, model in models.items():
             model.load_state_dict(_below(tensors, f"{name}."))
+            model.elements = _elements_of(header)
         optimizer.load_state_dict(states)
     except (KeyError, TypeError, ValueError, RuntimeError, OverflowError, AttributeError) as error:
         raise StateError(f"'{path.name}' is damaged: {brief(error)}") from error
@@ -109,6 +111,14 @@ def _progress_of(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Pr
         sums={str(k): float(v) for k, v in header["sums"].items()},
         history=[dict(zip(keys, row, strict=True)) for row in rows],
     )
+
+
+def _elements_of(header: Mapping[str, Any]) -> tuple[str, ...]:
+    """Those of a warm start, too, whose potential is not asked for again."""
+    elements = tuple(header["elements"])
+    if not elements or any(symbol not in SYMBOLS[1:] for symbol in elements):
+        raise ValueError("it names no known elements")
+    return elements
 
 
 def _adam_of(state: dict[str, Tensor], weight: Tensor) -> dict[str, Tensor]:

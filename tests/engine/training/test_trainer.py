@@ -320,6 +320,17 @@ def test_a_warm_start_adds_elements(architecture: str) -> None:
     assert found.elements == ("H", "C", "O")
 
 
+def test_a_resumed_warm_start_knows_its_elements(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, epochs=1, architecture="equivariant", features=8)
+    water = Frames.build([[8, 1, 1]], [molecule("H2O").positions])
+    first = Trainer(perturb(water, PerturbSettings(samples=8)), settings).run().potential
+    state = tmp_path / "s.safetensors"
+    Trainer(crystals(), settings, first).save(state)
+    resumed = Trainer(crystals(), settings)
+    resumed.restore(state)
+    assert resumed.finished_potential().elements == ("H", "C", "O")
+
+
 def test_another_core_is_refused() -> None:
     first = Trainer(crystals(), replace(SETTINGS, epochs=1)).run().potential
     atoms = bulk("C", "diamond", a=3.567)
