@@ -37,21 +37,23 @@ def shortest_distance(positions: Array, cell: Array, pbc: Array, limit: float = 
             return shortest  # millions of images would be within reach
         reach = min(limit, shortest * (1 + 1e-9))
         frame = complete_cell(cell, pbc)
-        heights = 1.0 / np.linalg.norm(np.linalg.inv(frame), axis=0)
-        fractional = positions @ np.linalg.inv(frame)
-        fractional[:, pbc] -= np.floor(fractional[:, pbc])
-        positions = fractional @ frame
-        reaches = np.where(pbc, np.ceil(reach / heights) + 1, 0).astype(int)
-        grid = np.stack(np.meshgrid(*[np.arange(-r, r + 1) for r in reaches], indexing="ij"), -1)
-        shifts = grid.reshape(-1, 3) @ frame
-    best = np.inf
-    for shift in shifts:
-        gaps = positions[None, :, :] + shift - positions[:, None, :]
-        distances = np.sqrt((gaps**2).sum(axis=-1))
-        if not shift.any():
-            np.fill_diagonal(distances, np.inf)
-        best = min(best, float(distances.min(initial=np.inf)))
-    return best
+        shifts = image_shifts(frame, reach)
+        shifts = shifts[~shifts[:, ~np.asarray(pbc)].any(axis=1)]
+    else:
+        frame = np.eye(3)
+    fractional = positions @ np.linalg.inv(frame)
+    best, count = np.inf, len(positions)
+    rows = max(1, _PAIRS // max(1, count))
+    for begin in range(0, count, rows):
+        gaps = fractional[None] - fractional[begin : begin + rows, None]
+        gaps[..., pbc] -= np.round(gaps[..., pbc])
+        own = np.arange(len(gaps))
+        for shift in shifts:
+            squares = (((gaps + shift) @ frame) ** 2).sum(axis=-1)
+            if not shift.any():
+                squares[own, begin + own] = np.inf
+            best = min(best, float(squares.min()))
+    return float(np.sqrt(best))
 
 
 def may_overlap(
@@ -147,6 +149,48 @@ def image_shifts(cell: Array, reach: float) -> Array:
     most = np.maximum(np.ceil(reach / heights(cell) - 0.5), 0).astype(int)
     steps = [np.arange(-n, n + 1) for n in most]
     return np.stack(np.meshgrid(*steps, indexing="ij"), -1).reshape(-1, 3).astype(float)
+
+
+def nearest_images(gaps: Array, cell: Array) -> tuple[Array, Array]:
+    """Which lattice steps leave least of some gaps.
+
+    Args:
+        gaps: (N, 3) Cartesian, in angstrom.
+        cell: (3, 3), reduced or not.
+
+    Returns:
+        (N, 3) whole numbers, and the squares (N,) of the gaps without that many lattice vectors.
+    """
+    basis = short_basis(cell)
+    cell = basis @ cell
+    steps = np.round(gaps @ np.linalg.inv(cell))
+    rest = gaps - steps @ cell
+    squares = (rest**2).sum(-1)
+    rounded = steps.copy()
+    for shift in image_shifts(cell, float(np.sqrt(squares.max(initial=0.0)))):
+        others = ((rest - shift @ cell) ** 2).sum(-1)
+        nearer = others < squares
+        squares[nearer] = others[nearer]
+        steps[nearer] = rounded[nearer] + shift
+    return steps @ basis, squares
+
+
+def short_basis(cell: Array) -> Array:
+    """(3, 3) whole numbers, whose product with the cell spans the same lattice, less skew.
+
+    Each vector is made as short as the other two, one at a time, can make it.
+    """
+    basis, vectors = np.eye(3), np.array(cell, float)
+    shortened = True
+    while shortened:
+        shortened = False
+        for one, other in itertools.permutations(range(3), 2):
+            times = np.round(vectors[one] @ vectors[other] / (vectors[other] @ vectors[other]))
+            shorter = vectors[one] - times * vectors[other]
+            if shorter @ shorter < (1 - 1e-9) * (vectors[one] @ vectors[one]):
+                vectors[one], shortened = shorter, True
+                basis[one] -= times * basis[other]
+    return basis
 
 
 def heights(cell: Array) -> Array:

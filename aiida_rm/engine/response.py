@@ -29,6 +29,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from aiida_rm.engine.cells import nearest_images
 from aiida_rm.engine.elements import RADII
 from aiida_rm.engine.errors import FramesError, SettingsError
 from aiida_rm.engine.frames import Frames, concatenate
@@ -39,6 +40,8 @@ from aiida_rm.engine.settings import PerturbSettings
 Array = NDArray[np.float64]
 #: Perturbed structures whose targets are computed in one go.
 _CHUNK = 512
+#: Atoms and homes that are paired in one go.
+_PAIRS = 200_000
 
 
 @dataclass(frozen=True)
@@ -295,17 +298,20 @@ def nearest_homes(
     from scipy.optimize import linear_sum_assignment
 
     carried = home @ np.linalg.solve(home_cell, cell) if periodic else home
-    gaps = positions[:, None] - carried[None]
-    steps = np.arange(-1.0, 2.0) if periodic else np.zeros(1)
-    shifts = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), -1).reshape(-1, 3)
-    # Whole lattice vectors first: then the nearest image is among the 27 around.
-    near = np.round(gaps @ np.linalg.inv(cell)) if periodic else np.zeros_like(gaps)
-    squares = ((gaps[:, :, None] - (near[:, :, None] + shifts) @ cell) ** 2).sum(-1)
-    best = squares.argmin(-1)
-    cost = squares.min(-1)
-    cost[numbers[:, None] != numbers[None]] = 1e12
-    atoms, places = linear_sum_assignment(cost)
-    images = near[atoms, places] + shifts[best[atoms, places]]
+    places = np.arange(len(numbers))
+    for number in np.unique(numbers):
+        like = np.flatnonzero(numbers == number)
+        cost = np.empty((len(like), len(like)))
+        rows = max(1, _PAIRS // len(like))
+        for begin in range(0, len(like), rows):
+            some = like[begin : begin + rows]
+            gaps = (positions[some][:, None] - carried[like]).reshape(-1, 3)
+            squares = nearest_images(gaps, cell)[1] if periodic else (gaps**2).sum(-1)
+            cost[begin : begin + rows] = squares.reshape(len(some), -1)
+        places[like] = like[linear_sum_assignment(cost)[1]]
+    if not periodic:
+        return np.asarray(home[places])
+    images, _ = nearest_images(positions - carried[places], cell)
     return np.asarray(home[places] + images @ home_cell)
 
 

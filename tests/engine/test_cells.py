@@ -1,12 +1,15 @@
-"""Overlaps of many structures at once: the same as one at a time."""
+"""Distances in cells of any shape; overlaps of many structures at once as one at a time."""
 
 from __future__ import annotations
+
+import itertools
+import tracemalloc
 
 import numpy as np
 import pytest
 
 from aiida_rm.engine import cells
-from aiida_rm.engine.cells import may_overlap, shortest_distance
+from aiida_rm.engine.cells import may_overlap, nearest_images, short_basis, shortest_distance
 from aiida_rm.engine.frames import Frames
 
 
@@ -54,3 +57,37 @@ def test_a_tiny_cell_takes_no_memory() -> None:
     """Its images within reach would be hundreds of millions."""
     tiny = 1e-3 * np.eye(3)
     assert shortest_distance(np.zeros((2, 3)), tiny, np.ones(3, bool), 0.3) == pytest.approx(1e-3)
+
+
+def test_blocks_of_atoms_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = many(5, 40)
+    whole = [frames.minimum_distance(index) for index in range(len(frames))]
+    monkeypatch.setattr(cells, "_PAIRS", 5)
+    assert [frames.minimum_distance(index) for index in range(len(frames))] == whole
+
+
+def test_many_atoms_take_little_memory() -> None:
+    positions = np.random.default_rng(0).random((1500, 3)) * 25
+    tracemalloc.start()
+    shortest_distance(positions, 25 * np.eye(3), np.ones(3, bool), 0.3)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 50e6
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_nearest_images_in_skew_cells(seed: int) -> None:
+    """The 27 images around the rounded one are not enough for them."""
+    rng = np.random.default_rng(seed)
+    reduced = np.diag(rng.uniform(3, 6, 3)) + rng.uniform(-0.5, 0.5, (3, 3))
+    skew = np.array([[1, 0, 0], [rng.integers(-4, 5), 1, 0], [*rng.integers(-4, 5, 2), 1]])
+    cell = skew @ reduced
+    assert np.linalg.norm(short_basis(cell) @ cell) < 1.1 * np.linalg.norm(reduced)
+    gaps = rng.uniform(-20, 20, (50, 3))
+    steps, squares = nearest_images(gaps, cell)
+    np.testing.assert_array_equal(steps, np.round(steps))
+    np.testing.assert_allclose(((gaps - steps @ cell) ** 2).sum(-1), squares)
+    around = np.array(list(itertools.product(range(-2, 3), repeat=3))) @ reduced
+    near = gaps - np.round(gaps @ np.linalg.inv(reduced)) @ reduced
+    wanted = ((near[:, None] - around) ** 2).sum(-1).min(1)
+    np.testing.assert_allclose(squares, wanted)

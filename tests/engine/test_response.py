@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -228,6 +229,26 @@ def test_homes_are_found_across_cell_borders(seed: int) -> None:
     positions = carried[order] + images @ cell + rng.normal(scale=0.1, size=(8, 3))
     found = nearest_homes(stable.numbers, positions, cell, stable.positions, stable.cells[0], True)
     np.testing.assert_allclose(found, stable.positions[order] + images @ stable.cells[0], atol=1e-9)
+
+
+def test_homes_do_not_depend_on_the_choice_of_the_cell() -> None:
+    stable = diamond()
+    settings = PerturbSettings(samples=40, min_atoms=1, displacement=0.1)
+    skew = np.array([[1, 0, 0], [3, 1, 0], [3, 0, 1.0]]) @ stable.cells[0]
+    other = Frames.build([stable.numbers], [stable.positions], [skew])
+    wanted, found = perturb(stable, settings), perturb(other, settings)
+    np.testing.assert_allclose(found.structure["energy"], wanted.structure["energy"])
+    np.testing.assert_allclose(found.atom["force"], wanted.atom["force"], atol=1e-9)
+
+
+def test_homes_of_many_atoms_take_little_memory() -> None:
+    rng = np.random.default_rng(0)
+    home, cell = rng.random((400, 3)) * 16, 16 * np.eye(3)
+    tracemalloc.start()
+    nearest_homes(rng.integers(6, 8, 400), home, cell, home, cell, True)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 50e6
 
 
 def test_matching_shortens_far_displacements_and_leaves_near_ones() -> None:

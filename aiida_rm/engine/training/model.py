@@ -62,7 +62,7 @@ def first_model(
 
 
 def _typical(rows: Rows, data: TrainingData, atoms: int) -> Rows:
-    """Rows from all over the set, of about so many atoms at most; no lone atoms if it has others."""
+    """Rows from all over the set, of so many atoms or so at most; no lone ones if it has others."""
     lone = (data.counts[rows] == 1) & ~data.periodic[rows]
     rows = rows if lone.all() else rows[~lone]
     return spread(rows, max(1, min(256, int(atoms / data.counts[rows].mean()))))
