@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -148,17 +149,20 @@ def neighbor_pairs(positions: Array, cell: Array, pbc: Array, radius: float) -> 
 
 
 def _pairs_of(points: Array, shifts: Array, radius: float) -> Pairs:
-    gaps = points[None, :, :] - points[:, None, :]
-    step = max(1, _BLOCK // max(1, len(points) ** 2))
+    count = len(points)
+    rows = min(count, max(1, _BLOCK // count))
+    step = max(1, _BLOCK // (rows * count))
     centers, neighbors, distances = [], [], []
-    for first in range(0, len(shifts), step):
+    for first, begin in itertools.product(range(0, len(shifts), step), range(0, count, rows)):
+        gaps = points[None, :, :] - points[begin : begin + rows, None, :]
         block = shifts[first : first + step]
         squares = ((gaps[None] + block[:, None, None, :]) ** 2).sum(axis=-1)
         near = squares < radius**2
+        itself = np.arange(len(gaps))
         for own in np.flatnonzero(~block.any(axis=1)):
-            np.fill_diagonal(near[own], False)
+            near[own, itself, begin + itself] = False
         _, one, other = np.nonzero(near)
-        centers.append(one)
+        centers.append(begin + one)
         neighbors.append(other)
         distances.append(np.sqrt(squares[near]))
     return Pairs(np.concatenate(centers), np.concatenate(neighbors), np.concatenate(distances))

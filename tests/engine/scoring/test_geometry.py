@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from ase import Atoms
@@ -46,6 +48,16 @@ def test_pairs_are_those_of_ase(seed, count, pbc, radius) -> None:
         np.bincount(pairs.centers, minlength=count), np.bincount(centers, minlength=count)
     )
     np.testing.assert_allclose(np.sort(pairs.distances), np.sort(distances), atol=1e-9)
+
+
+def test_many_atoms_are_looked_at_in_blocks() -> None:
+    """Of all of them at once, the pairs would take gigabytes."""
+    many = np.random.default_rng(0).random((1500, 3)) * 25
+    tracemalloc.start()
+    neighbor_pairs(many, 25 * np.eye(3), np.ones(3, bool), 2.0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 60e6
 
 
 @pytest.mark.parametrize("seed", range(5))
