@@ -32,11 +32,17 @@ def structure_of(given: Frames, row: int) -> tuple[Array, Array, Array]:
 
 
 def mutate(
-    rng: np.random.Generator, species: Array, positions: Array, cell: Array, s: GenerateSettings
+    rng: np.random.Generator,
+    species: Array,
+    positions: Array,
+    cell: Array,
+    s: GenerateSettings,
+    *,
+    periodic: bool,
 ) -> tuple[Array, Array, Array]:
-    """Strain the cell, displace the atoms, and swap unlike ones."""
+    """Strain a periodic cell, displace the atoms, and swap unlike ones."""
     species = species.copy()
-    if cell.any():
+    if periodic:
         strain = np.eye(3) + s.strain * rng.uniform(-1, 1, (3, 3))
         positions, cell = positions @ strain, cell @ strain
     positions = positions + s.displacement * rng.normal(size=positions.shape)

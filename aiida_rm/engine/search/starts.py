@@ -234,7 +234,8 @@ class _Search:
         s = self.settings
         species, positions, cell = structure_of(self.given, row)
         if s.seeding == "mutate":
-            species, positions, cell = mutate(rng, species, positions, cell, s)
+            periodic = bool(self.given.pbc[row].any())
+            species, positions, cell = mutate(rng, species, positions, cell, s, periodic=periodic)
         elif s.seeding == "decorate":
             assert self.compositions is not None
             species = decorate(rng, species, self.compositions)

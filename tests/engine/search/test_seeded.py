@@ -11,7 +11,7 @@ import pytest
 from aiida_rm.engine.errors import SearchError
 from aiida_rm.engine.frames import Frames
 from aiida_rm.engine.search import random_starts
-from aiida_rm.engine.settings import GenerateSettings
+from aiida_rm.engine.settings import GenerateSettings, Stage
 
 
 @pytest.fixture
@@ -55,6 +55,16 @@ def test_mutations(settings: GenerateSettings, notes: Any, given: Frames) -> Non
     fractional = strained[1].positions @ np.linalg.inv(strained.cells[1])
     wanted = given[1].positions @ np.linalg.inv(given.cells[1])
     np.testing.assert_allclose(fractional, wanted, atol=1e-12)
+
+
+def test_a_box_around_a_molecule_is_not_strained(settings: GenerateSettings, notes: Any) -> None:
+    places = [[[10, 10, 10], [11.1, 10, 10], [10, 11.1, 10]]]
+    boxed = Frames.build([[8, 1, 1]], places, [20 * np.eye(3)], pbc=[[False] * 3])
+    fire = (Stage(kind="fire", cell="fixed"),)
+    still = replace(settings, periodic=False, stages=fire, swaps=0, displacement=0.0, strain=0.2)
+    starts, _ = random_starts(range(3), still, notes, boxed)
+    for index in range(3):
+        np.testing.assert_array_equal(starts[index].positions, boxed.positions)
 
 
 def test_decorations_by_formula(settings: GenerateSettings, notes: Any, given: Frames) -> None:
