@@ -6,6 +6,7 @@ import inspect
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -55,7 +56,7 @@ def load_penalty(path: str, weight: float, arguments: str) -> PenaltyFunction:
     found = import_by_path("penalty", path)
     values = json.loads(arguments)
     if inspect.isclass(found) and hasattr(found, "get_potential_energy"):
-        return _Calculator(path, _called(path, found, **values), weight)
+        return _Calculator(path, partial(_called, path, found, **values), weight)
     if inspect.isclass(found) or not callable(found):
         raise SettingsError(
             f"'penalty': '{path}' is neither a function of a graph nor a class of ASE calculators"
@@ -116,16 +117,26 @@ class _Function:
             )
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Calculator:
+    """One structure after the other.
+
+    A structure it fails for gets an energy that is no number, and so counts as broken; that it
+    fails for all at the beginning is an error.
+    """
+
     path: str
-    calculator: Any
+    make: Callable[[], Any]
     weight: float
+    works: bool = False
+
+    def __post_init__(self) -> None:
+        self.calculator = self.make()
 
     def __call__(self, graph: Graph) -> Penalty:
         from ase import Atoms
 
-        energies, forces, virials = [], [], []
+        found, trouble = [], None
         owner = graph.batch.cpu().numpy()
         numbers = graph.numbers.cpu().numpy()
         positions = graph.positions.detach().double().cpu().numpy()
@@ -138,14 +149,16 @@ class _Calculator:
                 cell=cell,
                 pbc=bool(periodic[index]),
             )
-            atoms.calc = self.calculator
-            energies.append(_called(self.path, atoms.get_potential_energy))
-            forces.append(_called(self.path, atoms.get_forces))
-            virial = np.zeros((3, 3))
-            if periodic[index]:
-                stress = _called(self.path, atoms.get_stress, voigt=False)
-                virial = stress * atoms.get_volume()
-            virials.append(virial)
+            try:
+                found.append(_called(self.path, self._of, atoms))
+                self.works = True
+            except SettingsError as error:
+                trouble = error
+                found.append((np.nan, np.zeros((len(atoms), 3)), np.zeros((3, 3))))
+                self.calculator = self.make()  # it may be in any state
+        if trouble and not self.works:
+            raise trouble
+        energies, forces, virials = zip(*found, strict=True)
 
         def weighted(values: Any) -> Tensor:
             return self.weight * torch.as_tensor(np.asarray(values)).to(graph.positions)
@@ -155,3 +168,12 @@ class _Calculator:
             forces=weighted(np.concatenate(forces)),
             virial=weighted(np.stack(virials)),
         )
+
+    def _of(self, atoms: Any) -> tuple[float, Any, Any]:
+        """Energy, forces and virial of a structure."""
+        atoms.calc = self.calculator
+        energy, forces = atoms.get_potential_energy(), atoms.get_forces()
+        virial = np.zeros((3, 3))
+        if atoms.pbc.all():
+            virial = atoms.get_stress(voigt=False) * atoms.get_volume()
+        return energy, forces, virial

@@ -30,6 +30,15 @@ class OnlyEnergy(Calculator):  # type: ignore[misc]
         self.results = {"energy": 0.0}
 
 
+class Fussy(Soft):
+    """Fails for whatever holds an atom above a height."""
+
+    def calculate(self, atoms: Any = None, *given: Any, **more: Any) -> None:
+        if atoms.positions[:, 2].max() > 50:
+            raise RuntimeError("SCF did not converge")
+        super().calculate(atoms, *given, **more)
+
+
 def flat(graph: Graph, strength: float = 1.0, height: float = 0.0) -> torch.Tensor:
     """A spring of every atom to a plane."""
     squares = strength * (graph.positions[:, 2] - height).square()

@@ -120,6 +120,25 @@ def test_what_goes_wrong_when_called(
         relax(starts(potential, 2), potential, (Stage(),), penalty=penalty)
 
 
+def test_a_calculator_that_fails_for_one_structure_breaks_that_one_alone(
+    potential: Potential,
+) -> None:
+    frames = starts(potential, 4)
+    positions = np.array(frames.positions)
+    positions[frames.ptr[1] : frames.ptr[2], 2] += 100
+    frames = replace(frames, positions=positions)
+    stages = (Stage(max_steps=10, cell="free"), Stage(kind="langevin", max_steps=5))
+    penalty = load_penalty(f"{HERE}:Fussy", 1.0, "{}")
+    found = relax(frames, potential, stages, penalty=penalty)
+    assert found.structure["status"].tolist() == [1, 2, 1, 1]
+    rest = [0, 2, 3]
+    alone = relax(frames.select(rest), potential, stages, penalty=penalty)
+    np.testing.assert_allclose(found.select(rest).positions, alone.positions, atol=1e-9)
+    np.testing.assert_allclose(found.select(rest).cells, alone.cells, atol=1e-9)
+    with pytest.raises(SettingsError, match="SCF did not converge"):
+        relax(frames.select([1]), potential, stages, penalty=load_penalty(f"{HERE}:Fussy", 1, "{}"))
+
+
 def test_memory_errors_of_a_penalty_halve_the_batch(
     potential: Potential, monkeypatch: pytest.MonkeyPatch
 ) -> None:
