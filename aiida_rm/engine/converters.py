@@ -6,6 +6,7 @@ Files are read by :mod:`aiida_rm.engine.readers`.
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,8 +25,9 @@ from aiida_rm.engine.records import (
     record_of_pymatgen,
 )
 
-#: Names that ASE keeps for itself.
-_ASE_ARRAYS = ("numbers", "positions")
+#: Names that ASE keeps for itself, in its memory or in extxyz: of atoms and of structures.
+_ASE_ARRAYS = ("numbers", "positions", "symbols", "Z", "species", "pos", "move_mask")
+_ASE_INFO = ("Lattice", "Properties", "pbc", "occupancy", "stress", "virial")
 
 
 def from_ase(atoms: Sequence[Any]) -> Frames:
@@ -46,14 +48,15 @@ def from_ase(atoms: Sequence[Any]) -> Frames:
 def to_ase(frames: Frames, index: int) -> Any:
     """One structure as ``ase.Atoms``.
 
-    Scalar structure labels stand in ``info``, all atom labels in ``arrays``; the two names that
-    ASE keeps for itself (``numbers``, ``positions``) get an underscore at their end.
+    Scalar structure labels stand in ``info``, all atom labels in ``arrays``; names that ASE keeps
+    for itself (such as ``numbers`` and ``stress``) get an underscore at their end.
     """
     from ase import Atoms
 
     part = frames[index]
     atoms = Atoms(part.numbers, part.positions, cell=part.cells[0], pbc=part.pbc[0])
-    atoms.info.update(_scalar_labels(part))
+    for name, value in _scalar_labels(part).items():
+        atoms.info[f"{name}_" if name in _ASE_INFO else name] = value
     for name, values in part.atom.items():
         atoms.set_array(f"{name}_" if name in _ASE_ARRAYS else name, np.array(values))
     return atoms
@@ -96,6 +99,8 @@ def to_pymatgen(frames: Frames, index: int) -> Any:
 def write(frames: Frames, path: str | os.PathLike[str]) -> Path:
     """Write structures to a file whose format follows from its name (``.extxyz`` keeps labels).
 
+    These are the labels with one value a structure, and those of atoms; of texts in ``.extxyz``,
+    white space becomes blanks (``_`` in those of atoms), and empty ones are left out.
     The file appears under its name only when whole.
 
     Raises:
@@ -108,19 +113,35 @@ def write(frames: Frames, path: str | os.PathLike[str]) -> Path:
     atoms = [to_ase(frames, index) for index in range(len(frames))]
     if not atoms:
         raise FramesError(f"there are no structures to write to '{target.name}'")
+    if {".xyz", ".extxyz"} & {suffix.lower() for suffix in target.suffixes}:
+        for each in atoms:
+            _fit_texts(each)
     target.parent.mkdir(parents=True, exist_ok=True)
     # The name decides the format, so the temporary file keeps it, in a folder of its own.
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".writing-") as folder:
         temporary = Path(folder) / target.name
         try:
             ase.io.write(temporary, atoms if len(atoms) > 1 else atoms[0])
-        except (UnknownFileTypeError, ValueError, TypeError, NotImplementedError) as error:
+        except (UnknownFileTypeError, ValueError, TypeError, RuntimeError) as error:
             raise FramesError(
                 f"{len(atoms)} structures cannot be written to '{target.name}': {error}; "
                 "a name that ends in .extxyz always can"
             ) from error
         temporary.replace(target)
     return target
+
+
+def _fit_texts(atoms: Any) -> None:
+    """Make texts such that ASE reads from extxyz what it writes."""
+    for name, value in list(atoms.info.items()):
+        if isinstance(value, str) and not value.strip():
+            del atoms.info[name]  # or the next key would be taken for its value
+        elif isinstance(value, str):
+            atoms.info[name] = re.sub(r"\s", " ", value).replace("\\", "\\\\")
+    for name, values in atoms.arrays.items():
+        if values.dtype.kind == "U":
+            texts = [re.sub(r"\s", "_", text) or "_" for text in values.ravel().tolist()]
+            atoms.arrays[name] = np.array(texts).reshape(values.shape)
 
 
 def _records(convert: Callable[[Any], Record], items: Sequence[Any]) -> list[Record]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ase.io
 import numpy as np
 import pytest
 from ase import Atoms
@@ -149,6 +150,50 @@ def test_extxyz_round_trip(mixed: list[Atoms], tmp_path, name: str) -> None:
     back = read_dataset(path).frames
     same(back, frames, 1e-7)
     assert back.structure["name"].tolist() == ["a", "b c", "17", "d"]
+
+
+def test_texts_survive_extxyz(mixed: list[Atoms], tmp_path) -> None:
+    frames = from_ase(mixed).with_labels(
+        structure={
+            "name": ["two\nlines", "a\tb", "\\alpha\\", 'x "y" = {z} \\'],
+            "match": ["", "graphene", " ", ""],
+            "match_rmsd": np.arange(4.0),
+        },
+        atom={"site": np.array(["", "Fe 1", *["x"] * (sum(map(len, mixed)) - 2)])},
+    )
+    path = write(frames, tmp_path / "set.extxyz")
+    back = read_dataset(path, skip=False).frames
+    same(back, frames, 1e-7)
+    names = ["two lines", "a b", "\\alpha\\", 'x "y" = {z} \\']
+    assert back.structure["name"].tolist() == names
+    atoms = ase.io.read(path, ":")
+    assert [a.info["name"] for a in atoms] == names
+    assert [a.info["match_rmsd"] for a in atoms] == [0, 1, 2, 3]
+    assert [a.info.get("match") for a in atoms] == [None, "graphene", None, None]
+    assert atoms[0].arrays["site"].tolist() == ["_", "Fe_1"]
+
+
+def test_labels_with_names_of_ase_survive_extxyz(mixed: list[Atoms], tmp_path) -> None:
+    frames = from_ase(mixed)
+    of_structures = ("Lattice", "Properties", "pbc", "occupancy", "stress", "virial", "energy")
+    of_atoms = ("numbers", "positions", "symbols", "Z", "species", "pos", "move_mask", "forces")
+    frames = frames.with_labels(
+        structure={name: np.arange(4.0) for name in of_structures},
+        atom={name: np.arange(frames.n_atoms) * 1.0 for name in of_atoms},
+    )
+    path = write(frames, tmp_path / "set.extxyz")
+    same(read_dataset(path, skip=False).frames, frames, 1e-7)
+    atoms = ase.io.read(path, "1")
+    assert {name: atoms.info[f"{name}_"] for name in of_structures[:-1]} == dict.fromkeys(
+        of_structures[:-1], 1.0
+    )
+    for name in of_atoms[:-1]:
+        np.testing.assert_array_equal(atoms.arrays[f"{name}_"], [2.0, 3.0])
+
+
+def test_a_molecule_does_not_fit_a_poscar(tmp_path) -> None:
+    with pytest.raises(FramesError, match=r"cannot be written to 'a.vasp'.*extxyz always can"):
+        write(from_ase([molecule("H2O")]), tmp_path / "a.vasp")
 
 
 def test_several_structures_do_not_fit_a_poscar(mixed: list[Atoms], tmp_path) -> None:

@@ -196,8 +196,8 @@ def frames_export(
 ) -> None:
     """Write structures to a file: all, or those you choose.
 
-    extxyz keeps all labels, db (a database of ASE) and traj those of structures; cif, poscar and
-    xyz keep atoms and cell (xyz: no cell) alone.
+    extxyz and traj keep the labels with one value a structure and those of atoms, db (a database
+    of ASE) those of structures; cif, poscar and xyz keep atoms and cell (xyz: no cell) alone.
     """
     from aiida_rm.data.export import export, export_each, format_of, to_text
 
