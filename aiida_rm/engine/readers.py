@@ -18,7 +18,7 @@ from aiida_rm.engine.frames import Frames, concatenate
 from aiida_rm.engine.processes import cores
 from aiida_rm.engine.reading.cif import resolved
 from aiida_rm.engine.reading.entries import Entry, Item, Problem, named, problem
-from aiida_rm.engine.reading.formats import is_known, is_set, reader_of
+from aiida_rm.engine.reading.formats import is_known, is_set, reader_of, stem_of
 from aiida_rm.engine.reading.unpack import gzip_items, zip_items
 from aiida_rm.engine.records import frames_of_records, name_labels
 
@@ -137,7 +137,7 @@ def _member_items(path: Path, file: str) -> Iterator[Item]:
     if name.name.upper() in ("POSCAR", "CONTCAR") and name.parent.name:
         stem = name.parent.as_posix()
     else:
-        stem = name.with_suffix("").as_posix()
+        stem = stem_of(name.as_posix())
     return named(items, stem)
 
 

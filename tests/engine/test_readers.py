@@ -55,6 +55,12 @@ def pack(folder: Path) -> Path:
     return path
 
 
+def test_numbered_poscars_have_names_of_their_own(tmp_path: Path) -> None:
+    for name in ("POSCAR.1", "POSCAR.2", "POSCAR.vasp", "CONTCAR_3"):
+        ase.io.write(tmp_path / name, bulk("Al"), format="vasp")
+    assert names(tmp_path) == ["CONTCAR_3", "POSCAR.1", "POSCAR.2", "POSCAR"]
+
+
 def test_folder(folder: Path) -> None:
     assert names(folder) == NAMES
     assert read_dataset(folder).frames.formulas() == FORMULAS

@@ -7,7 +7,7 @@ import io
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from itertools import takewhile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TextIO
 
 from aiida_rm.engine.errors import FramesError
@@ -27,7 +27,7 @@ def xyz_items(path: Path, file: str) -> Iterator[Item]:
     """The frames of an (ext)xyz file; after a broken one, reading goes on at the next."""
     import ase.io
 
-    with path.open(encoding="utf-8", errors="replace") as stream:
+    with path.open(encoding="utf-8-sig", errors="replace") as stream:
         for index, (line, text, trouble) in enumerate(_xyz_texts(stream)):
             where = f"entry {index} (line {line})"
             if trouble:
@@ -132,7 +132,7 @@ def _cif_column(columns: Sequence[str]) -> str:
 
 def cif_items(path: Path, file: str) -> Iterator[Item]:
     """A CIF of one or several data blocks."""
-    yield CifText(file, "", path.read_text(encoding="utf-8", errors="replace"), {})
+    yield CifText(file, "", path.read_text(encoding="utf-8-sig", errors="replace"), {})
 
 
 def database_items(path: Path, file: str) -> Iterator[Item]:
@@ -196,7 +196,7 @@ def _poscar_items(path: Path, file: str) -> Iterator[Item]:
 
 def _poscar_problem(path: Path) -> str:
     """What is wrong with its numbers of atoms, for all of which ASE makes room; or nothing."""
-    with path.open(encoding="utf-8", errors="replace") as stream:
+    with path.open(encoding="utf-8-sig", errors="replace") as stream:
         lines = [line.partition("!")[0].split() for line, _ in zip(stream, range(7), strict=False)]
         rows = len(lines) + sum(1 for _ in stream)
     for words in lines[5:]:  # after the names of the elements, which older files lack
@@ -238,6 +238,13 @@ def is_known(name: str) -> bool:
     """Whether a file of a folder is read, by its name (without ``.gz``)."""
     lower = name.lower()
     return Path(lower).suffix in {**_SETS, **_SINGLES} or lower.startswith(_POSCARS)
+
+
+def stem_of(name: str) -> str:
+    """The name of a file without what tells its kind; that of ``POSCAR.1`` is whole."""
+    path = PurePosixPath(name)
+    known = path.suffix.lower() in {**_SETS, **_SINGLES}
+    return path.with_suffix("").as_posix() if known else path.as_posix()
 
 
 def is_set(name: str) -> bool:

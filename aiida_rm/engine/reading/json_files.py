@@ -19,7 +19,7 @@ def json_items(path: Path, file: str) -> Iterator[Item]:
     """A list or table of structures, ASE's JSON database, one structure, or several of these."""
     index = 0
     try:
-        with path.open(encoding="utf-8", errors="replace") as stream:
+        with path.open(encoding="utf-8-sig", errors="replace") as stream:
             for key, value in json_values(stream):
                 where = f"entry {index} ('{key}')" if key else f"entry {index}"
                 yield _item(file, where, value, key)
@@ -30,7 +30,7 @@ def json_items(path: Path, file: str) -> Iterator[Item]:
 
 def json_lines_items(path: Path, file: str) -> Iterator[Item]:
     """A structure a line."""
-    with path.open(encoding="utf-8", errors="replace") as stream:
+    with path.open(encoding="utf-8-sig", errors="replace") as stream:
         for number, line in enumerate(stream, start=1):
             if not line.strip():
                 continue

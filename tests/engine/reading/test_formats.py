@@ -128,6 +128,27 @@ def test_columns_of_atoms_are_passed_over(tmp_path: Path) -> None:
     assert old.formulas() == ["C2"]
 
 
+@pytest.mark.parametrize("name", ["a.xyz", "a.json", "a.jsonl", "a.cif", "POSCAR", "a.csv"])
+def test_the_mark_that_windows_puts_first_is_passed_over(tmp_path: Path, name: str) -> None:
+    atoms = bulk("C", "diamond", a=3.5)
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    if "json" in name:
+        dump(plain / name, json.dumps(Structure.from_ase_atoms(atoms).as_dict()))
+    elif name == "a.csv":
+        ase.io.write(tmp_path / "a.cif", atoms)
+        with (plain / name).open("w", newline="") as stream:
+            csv.writer(stream).writerows([["cif"], [(tmp_path / "a.cif").read_text()]])
+    else:
+        ase.io.write(plain / name, atoms)
+    marked = tmp_path / name
+    marked.write_bytes(b"\xef\xbb\xbf" + (plain / name).read_bytes())
+    one, other = (read_dataset(path, skip=False).frames for path in (plain / name, marked))
+    assert one.formulas() == other.formulas() == ["C2"]
+    np.testing.assert_array_equal(one.positions, other.positions)
+    np.testing.assert_array_equal(one.cells, other.cells)
+
+
 def test_a_flat_cell_is_refused(tmp_path: Path) -> None:
     path = dump(tmp_path / "a.extxyz", '1\nLattice="3 0 0 3 0 0 0 0 3" pbc="T T T"\nC 0 0 0\n')
     with pytest.raises(FramesError, match=r"holds no structures.*\(line 1\): is periodic but its"):
