@@ -13,7 +13,7 @@ from ase.filters import FrechetCellFilter
 from ase.optimize import FIRE
 
 from aiida_rm.engine.converters import to_ase
-from aiida_rm.engine.errors import SettingsError, first_line
+from aiida_rm.engine.errors import FramesError, SettingsError, first_line
 from aiida_rm.engine.frames import Frames
 from aiida_rm.engine.imports import import_by_path
 from aiida_rm.engine.settings import RelaxSettings
@@ -90,8 +90,11 @@ def judge(
         structure as it is returned), and the reason if it ended before its time.
 
     Raises:
+        FramesError: there are no structures.
         SettingsError: the calculator cannot be imported or made.
     """
+    if not len(frames):
+        raise FramesError("there are no structures to judge; give at least one")
     calculator = make_calculator(settings)
     found: list[Judged] = []
     reason: str | None = None

@@ -15,7 +15,7 @@ from ase.optimize import BFGS
 
 from aiida_rm.engine.ase_relaxation import judge, make_calculator, repeats
 from aiida_rm.engine.converters import from_ase
-from aiida_rm.engine.errors import SettingsError
+from aiida_rm.engine.errors import FramesError, SettingsError
 from aiida_rm.engine.labels import RELAXED
 from aiida_rm.engine.settings import RelaxSettings, parse_settings
 
@@ -53,6 +53,11 @@ def copper(scale: float = 1.05) -> Any:
     atoms = bulk("Cu", a=3.6 * scale, cubic=True)
     atoms.rattle(0.05, seed=1)
     return atoms
+
+
+def test_no_structures_are_refused() -> None:
+    with pytest.raises(FramesError, match="no structures to judge"):
+        run([], calculator=EMT)
 
 
 def test_relaxed_like_with_another_optimiser() -> None:
