@@ -200,7 +200,7 @@ def perturb_copies(
         rng = np.random.default_rng(np.random.SeedSequence([settings.seed, parent, copy]))
         gradient = np.eye(3)
         if periodic:
-            gradient = (1 + strain) * np.eye(3) + settings.shear * (rng.random((3, 3)) - 0.5)
+            gradient = _gradient(rng, strain, settings.shear)
         amplitude = level * settings.displacement
         numbers.append(species)
         homes.append(np.array(home))
@@ -248,6 +248,14 @@ def perturb_copies(
         },
         atom={"force": forces, "home": np.concatenate(homes)},
     )
+
+
+def _gradient(rng: np.random.Generator, strain: float, shear: float) -> Array:
+    """(3, 3) what a cell is multiplied by; never one that mirrors or flattens it."""
+    while True:
+        gradient: Array = (1 + strain) * np.eye(3) + shear * (rng.random((3, 3)) - 0.5)
+        if np.linalg.det(gradient) > 0.1 * (1 + strain) ** 3:
+            return gradient
 
 
 def _noise(rng: np.random.Generator, shape: tuple[int, ...], settings: PerturbSettings) -> Array:

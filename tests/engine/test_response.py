@@ -231,6 +231,13 @@ def test_homes_are_found_across_cell_borders(seed: int) -> None:
     np.testing.assert_allclose(found, stable.positions[order] + images @ stable.cells[0], atol=1e-9)
 
 
+def test_no_cell_is_mirrored_or_flattened() -> None:
+    extreme = PerturbSettings(samples=600, min_atoms=1, strain=0.5, shear=0.5, core_strength=0)
+    found = perturb(diamond(), extreme)
+    ratio = np.linalg.det(found.cells) / np.linalg.det(diamond().cells[0])
+    assert (ratio > 0.1 * (1 + found.structure["strain"]) ** 3).all()
+
+
 def test_homes_do_not_depend_on_the_choice_of_the_cell() -> None:
     stable = diamond()
     settings = PerturbSettings(samples=40, min_atoms=1, displacement=0.1)
