@@ -10,7 +10,7 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 from ase.filters import FrechetCellFilter
-from ase.optimize import FIRE
+from ase.optimize import BFGS, FIRE, LBFGS
 
 from aiida_rm.engine.converters import to_ase
 from aiida_rm.engine.errors import FramesError, SettingsError, first_line
@@ -20,6 +20,7 @@ from aiida_rm.engine.settings import RelaxSettings
 
 CONVERGED, FAILED = "converged", "failed: "
 _WALLTIME = "give a longer `max_wallclock_seconds`, or fewer structures"
+_OPTIMIZERS = {"bfgs": BFGS, "lbfgs": LBFGS, "fire": FIRE}
 _FILTERS = {
     "shape": {"constant_volume": True},
     "hydrostatic": {"hydrostatic_strain": True},
@@ -161,11 +162,12 @@ def _judge_one(
     moving = atoms.pbc.all() and s.cell != "fixed"
     target = FrechetCellFilter(atoms, **_FILTERS[s.cell]) if moving else atoms
     reason, converged = None, False
-    with FIRE(target, logfile=None) as optimizer:
+    with _OPTIMIZERS[s.optimizer](target, logfile=None) as optimizer:
         for converged in optimizer.irun(fmax=s.fmax, steps=s.max_steps):
             one.steps = int(optimizer.nsteps)
             reason = None if converged else should_stop()
-            if reason or not np.isfinite(atoms.positions).all():
+            here = np.isfinite(atoms.positions).all() and np.isfinite(target.get_forces()).all()
+            if reason or not here:
                 break
     one.energy = float(atoms.get_potential_energy())
     one.fmax = float(np.linalg.norm(target.get_forces(), axis=1).max())
@@ -174,7 +176,8 @@ def _judge_one(
         f"not relaxed in {s.max_steps} steps (force {one.fmax:.2g} eV/angstrom); raise "
         "'max_steps', or 'fmax'"
     )
-    if not np.isfinite(one.energy):
+    if not np.isfinite(one.energy + one.fmax):
+        one.energy = np.nan
         return reason
     one.verdict = CONVERGED if converged else FAILED + (late if reason else slow)
     return reason

@@ -13,6 +13,7 @@ from aiida_rm.engine.imports import is_import_path
 from aiida_rm.engine.knobs import knob
 from aiida_rm.engine.stages import CELL_MODES
 
+OPTIMIZERS = ("bfgs", "lbfgs", "fire")
 #: Criteria of xtb's optimiser, from loose to tight.
 LEVELS = ("crude", "sloppy", "loose", "normal", "tight", "vtight", "extreme")
 #: Packages whose calculators know no k-points: a small cell is another crystal for them.
@@ -27,7 +28,7 @@ class RelaxSettings:
 
     calculator: str = knob("", "class of ASE calculators, as 'package.module:Class'")
     arguments: dict[str, Any] = knob({}, "keyword arguments of the calculator")  # noqa: RUF009
-    relax: bool = knob(True, "relax by FIRE; false: the energy where it is")
+    relax: bool = knob(True, "relax; false: the energy where it is")
     cell: str = knob(
         "fixed",
         "of crystals; fixed: as it is; shape: at constant volume; hydrostatic: at constant shape; "
@@ -36,6 +37,12 @@ class RelaxSettings:
     )
     fmax: float = knob(
         0.05, "relaxed when no force is larger, nor the cell's", unit="eV/angstrom", low=1e-6
+    )
+    optimizer: str = knob(
+        "bfgs",
+        "ASE's way to relax; bfgs: in the fewest steps, each costs as the cube of the atoms; lbfgs: "
+        "for hundreds of atoms; fire: in two to three times as many, forgiving of rough forces",
+        choices=OPTIMIZERS,
     )
     max_steps: int = knob(200, "steps of a relaxation at most", low=1, high=1_000_000)
     min_atoms: int = knob(

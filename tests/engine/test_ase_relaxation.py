@@ -11,7 +11,7 @@ from ase.build import bulk, molecule
 from ase.calculators import emt
 from ase.calculators.calculator import Calculator, all_changes
 from ase.filters import FrechetCellFilter
-from ase.optimize import BFGS
+from ase.optimize import BFGS, FIRE
 
 from aiida_rm.engine.ase_relaxation import judge, make_calculator, repeats
 from aiida_rm.engine.converters import from_ase
@@ -45,6 +45,21 @@ class Moody(Calculator):
 MOODY = "tests.engine.test_ase_relaxation:Moody"
 
 
+class Blind(emt.EMT):
+    """Loses sight of carbon after the first step."""
+
+    calls = 0
+
+    def calculate(self, *args: Any, **kwargs: Any) -> None:
+        super().calculate(*args, **kwargs)
+        self.calls += 1
+        if 6 in self.atoms.numbers and self.calls > 1:
+            self.results["forces"] = np.full_like(self.results["forces"], np.nan)
+
+
+BLIND = "tests.engine.test_ase_relaxation:Blind"
+
+
 def run(atoms: list[Any], should_stop: Any = lambda: None, **settings: Any) -> tuple[Any, Any]:
     return judge(from_ase(atoms), parse_settings(RelaxSettings, settings), should_stop)
 
@@ -67,11 +82,31 @@ def test_relaxed_like_with_another_optimiser() -> None:
     assert found.structure["verdict"].tolist() == ["converged"] * 2
     atoms = copper()
     atoms.calc = emt.EMT()
-    BFGS(FrechetCellFilter(atoms), logfile=None).run(fmax=1e-3, steps=200)
+    FIRE(FrechetCellFilter(atoms), logfile=None).run(fmax=1e-3, steps=200)
     assert found.structure["energy"][0] == pytest.approx(atoms.get_potential_energy(), abs=1e-4)
     assert found.volumes[0] == pytest.approx(atoms.get_volume(), rel=1e-3)
     assert (found.structure["fmax"] <= 1e-3).all()
     assert np.isnan(found.volumes[1])
+
+
+def test_the_optimiser_is_a_choice() -> None:
+    ways = [
+        run([copper()], calculator=EMT, cell="free", fmax=1e-3, optimizer=name)[0]
+        for name in ("bfgs", "lbfgs", "fire")
+    ]
+    energies = [float(found.structure["energy"][0]) for found in ways]
+    assert energies == pytest.approx([energies[0]] * 3, abs=1e-5)
+    steps = [int(found.structure["steps"][0]) for found in ways]
+    assert steps[0] <= steps[1] < steps[2]
+
+
+@pytest.mark.parametrize("optimizer", ["bfgs", "lbfgs", "fire"])
+def test_forces_that_are_no_numbers(optimizer: str) -> None:
+    found, _ = run([molecule("CO"), molecule("O2")], calculator=BLIND, optimizer=optimizer)
+    verdict, other = found.structure["verdict"].tolist()
+    assert "no finite number" in verdict
+    assert "EMT" not in verdict
+    assert other == "converged"
 
 
 def test_single_points_move_nothing() -> None:
