@@ -29,7 +29,7 @@ from aiida_rm.workflows.continuing import continued_inputs
 from aiida_rm.workflows.generate import STRUCTURES_MISSING, GenerateWorkChain
 from aiida_rm.workflows.hardware import Hardware
 from aiida_rm.workflows.loop_spec import define_loop
-from aiida_rm.workflows.protocols import ProtocolMixin, fill, judged, kinds_of, merge, need
+from aiida_rm.workflows.protocols import ProtocolMixin, fill, given, judged, kinds_of, merge, need
 from aiida_rm.workflows.referees import with_referees
 from aiida_rm.workflows.rounds import StopSettings, describe_round, summarise_rounds, why_stop
 from aiida_rm.workflows.train import TrainWorkChain
@@ -119,7 +119,7 @@ class LoopWorkChain(CommitteeMixin, CleaningMixin, ProtocolMixin, WorkChain):
         if getattr(members, "value", members):
             inputs = cls.get_protocol_inputs(protocol, overrides, kinds=judged(kinds))
         inputs["validate"] = with_referees(inputs["validate"], referees)
-        inputs = merge(inputs, {"dataset": dataset, "known": known})
+        inputs = merge(inputs, given(dataset=dataset, known=known))
         if starts is not None:
             need(starts, FramesData, "starts")
             inputs = merge(inputs, {"generate": {"generate": {"starts": starts}}})

@@ -28,7 +28,7 @@ from aiida_rm.workflows.functions import (
     with_twice_the_parts,
 )
 from aiida_rm.workflows.hardware import Hardware
-from aiida_rm.workflows.protocols import ProtocolMixin, kinds_of, merge, need
+from aiida_rm.workflows.protocols import ProtocolMixin, given, kinds_of, merge, need
 
 #: The job was cut short (400 walltime, 403 signal, 404 killed; 110, 120, 140 by the scheduler).
 CUT_SHORT = (400, 403, 404)
@@ -121,10 +121,10 @@ class TrainWorkChain(ProtocolMixin, BaseRestartWorkChain):
         """
         need(frames, FramesData, "frames")
         need(code, orm.AbstractCode, "code")
-        given = {"frames": frames, "potential": potential}
         inputs = cls.get_protocol_inputs(protocol, overrides, kinds=kinds_of(frames))
+        inputs = merge(inputs, {"train": given(frames=frames, potential=potential)})
         hardware = Hardware(code, computer, gpus, nodes)
-        inputs = hardware.on_gpu(merge(inputs, {"train": given}), ("train",))
+        inputs = hardware.on_gpu(inputs, ("train",))
         asked = {"train": hardware.of_training()}
         return cls._build(code, inputs, options, computer, asked)
 

@@ -25,7 +25,7 @@ from aiida_rm.workflows.candidates import (
 )
 from aiida_rm.workflows.common import CleaningMixin, call, exit_with, once_more, verdict
 from aiida_rm.workflows.judge import MAX_STRUCTURES, JudgeWorkChain
-from aiida_rm.workflows.protocols import ProtocolMixin, kinds_of, merge, need
+from aiida_rm.workflows.protocols import ProtocolMixin, given, kinds_of, merge, need
 from aiida_rm.workflows.referees import (
     hull_problem,
     judge_inputs,
@@ -184,7 +184,7 @@ class ValidateWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
             computer: where a code runs that belongs to no computer.
         """
         need(frames, FramesData, "frames")
-        nodes = {"frames": frames, "references": references, "known": known, "null": null}
+        nodes = given(frames=frames, references=references, known=known, null=null)
         inputs = cls.get_protocol_inputs(protocol, overrides, kinds=kinds_of(frames))
         inputs = with_referees(inputs, referees)
         return cls._build(code, merge(inputs, {"score": nodes}), options, computer)

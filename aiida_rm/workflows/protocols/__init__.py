@@ -163,6 +163,11 @@ def merge(base: Mapping[str, Any], difference: Mapping[str, Any]) -> dict[str, A
     return merged
 
 
+def given(**arguments: Any) -> dict[str, Any]:
+    """The arguments that are not None: no argument takes nothing out (:func:`merge`)."""
+    return {name: value for name, value in arguments.items() if value is not None}
+
+
 def check_names(ports: PortNamespace, inputs: Mapping[str, Any], where: str) -> None:
     """Refuse names that are no inputs.
 
