@@ -140,13 +140,15 @@ def with_composition(formula: str, *, multiples: bool = True) -> DataFrame:
     symbols = sorted(parse_formula(formula))
     query = orm.QueryBuilder()
     filters = {"attributes.elements": {"contains": symbols}}
-    query.append(FramesData, filters=filters, project=["*", "attributes"])
+    query.append(FramesData, filters=filters, project=["id", "attributes"])
     query.order_by({FramesData: {"id": "asc"}})
-    for node, told in query.iterall():
+    # Not `iterall`: on SQLite nobody else can store while its transaction is open.
+    for pk, told in query.all():
         names = told["formulas"]
         near = any(name == exact or (multiples and reduced(name) == smallest) for name in names)
         if not near and not told["formulas_other"]:
             continue
+        node: Any = orm.load_node(pk)
         frames = bare(node)
         for index, name in enumerate(frames.formulas()):
             crystal = bool(frames.pbc[index].any())
@@ -154,8 +156,7 @@ def with_composition(formula: str, *, multiples: bool = True) -> DataFrame:
                 rows.append(_row(node, index, name))
     query = orm.QueryBuilder()
     query.append(orm.StructureData, project="*").order_by({orm.StructureData: {"id": "asc"}})
-    for node in query.iterall():
-        structure = node[0]
+    for structure in query.all(flat=True):
         try:
             counts: dict[str, int] = {}
             for site in structure.sites:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from aiida import orm
+from aiida.manage import get_manager
 
 from aiida_rm import queries
 from aiida_rm.calculations.functions import extract_structure, frames_from_structures
@@ -161,6 +162,24 @@ def test_everything_of_a_composition(loop: Any, loop_archive: Any, molecule_fram
     assert len(every) > len(exact)
     with pytest.raises(ValueError, match="is not a formula"):
         queries.with_composition("C-2")
+
+
+def test_others_can_store_while_sets_are_read(loop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On SQLite an open transaction locks the database."""
+    storage, read = get_manager().get_profile_storage(), []
+
+    def seen(what: str, function: Any) -> Any:
+        def call(*arguments: Any) -> Any:
+            read.append((what, storage.in_transaction))
+            return function(*arguments)
+
+        return call
+
+    monkeypatch.setattr(queries.finding, "bare", seen("set", queries.finding.bare))
+    kind = seen("structure", orm.StructureData.get_kind)
+    monkeypatch.setattr(orm.StructureData, "get_kind", kind)
+    assert not queries.with_composition("C2").empty
+    assert {*read} == {("set", False), ("structure", False)}
 
 
 def test_sets_of_many_formulas_are_read(molecule_frames: Frames) -> None:
