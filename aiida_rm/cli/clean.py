@@ -54,7 +54,8 @@ def clean(
     """Remove the work folders of jobs that have ended: all of this package, or of PROCESSES.
 
     What the jobs brought back stays in AiiDA; folders of running processes are never touched. It
-    shows what it would remove, and asks.
+    shows what it would remove, and asks. A job that AiiDA took from its cache has no folder of its
+    own.
     """
     if as_json and not (dry_run or yes):
         raise UsageError("--json needs --dry-run or --yes: there is nobody to ask")
@@ -115,9 +116,11 @@ def find(
         project="*",
     )
     query.order_by({"job": {"ctime": "asc"}})
-    found = []
+    found, users = [], _users()
     for job, remote in query.all():
         if remote.is_cleaned or _goes_on(job) or (computer and job.computer.pk != computer.pk):
+            continue
+        if _is_of_another(job, users[job.computer.pk, remote.base.attributes.get("remote_path")]):
             continue
         state = f"[{job.exit_status}]" if job.is_finished else job.process_state.value
         found.append(
@@ -169,6 +172,37 @@ def remove(folders: Sequence[Folder]) -> dict[int, str]:
             reason = " ".join(str(error).split()) or type(error).__name__
             problems |= dict.fromkeys(left, f"{name}: {reason}")
     return problems
+
+
+def _users() -> dict[tuple[int, str], list[int]]:
+    """The jobs that have each folder, by computer and path: from the cache come several."""
+    from aiida import orm
+
+    query = orm.QueryBuilder()
+    query.append(orm.CalcJobNode, tag="job", project="id")
+    query.append(
+        orm.RemoteData,
+        with_incoming="job",
+        edge_filters={"label": "remote_folder"},
+        project="attributes.remote_path",
+        tag="remote",
+    )
+    query.append(orm.Computer, with_node="remote", project="id")
+    users: dict[tuple[int, str], list[int]] = {}
+    for job, path, computer in query.all():
+        users.setdefault((computer, path), []).append(job)
+    return users
+
+
+def _is_of_another(job: Any, users: Sequence[int]) -> bool:
+    """Whether a job's folder is that of an older one, or a process that goes on has it, too."""
+    from aiida import orm
+
+    if job.base.caching.is_created_from_cache:
+        return True
+    others = [orm.load_node(pk) for pk in users if pk != job.pk]
+    # An archive may have come without the mark of the cache.
+    return any(other.ctime < job.ctime or _goes_on(other) for other in others)
 
 
 def _goes_on(node: Any) -> bool:

@@ -41,7 +41,8 @@ class CleaningMixin:
         if not self.inputs.clean_workdir.value:
             return
         for node in self.node.called_descendants:
-            if isinstance(node, orm.CalcJobNode):
+            # From the cache a job gets the folder of another one, which is not ours to remove.
+            if isinstance(node, orm.CalcJobNode) and not node.base.caching.is_created_from_cache:
                 try:
                     node.outputs.remote_folder._clean()
                 except (OSError, KeyError, AttributeError, NotExistent):
