@@ -29,6 +29,7 @@ def continued_inputs(loop: orm.WorkChainNode, rounds: int | None) -> dict[str, A
     if rounds is None and not left.rounds:
         raise ValueError(f"<{loop.pk}> went all its rounds; say how many `rounds` to add")
     inputs = inputs_of(loop)
+    _add_computers(inputs, _Computers(loop))
     inputs["dataset"], inputs["first_round"] = left.dataset, left.first_round
     inputs["rounds"] = rounds if rounds is not None else left.rounds
     inputs["earlier"] = {**inputs.get("earlier", {}), **left.rows}
@@ -104,6 +105,30 @@ def inputs_of(node: orm.WorkChainNode) -> dict[str, Any]:
     inputs = dict(node.base.links.get_incoming(link_type=LinkType.INPUT_WORK).nested())
     node.recursive_merge(inputs, node.get_metadata_inputs() or {})
     return inputs
+
+
+class _Computers:
+    """Where the jobs of a loop ran, which its inputs do not say."""
+
+    def __init__(self, loop: orm.WorkChainNode) -> None:
+        jobs = [node for node in loop.called_descendants if isinstance(node, orm.CalcJobNode)]
+        self.by_task = {(job.process_type or "").rpartition(".")[2]: job.computer for job in jobs}
+        self.by_code = {job.inputs.code.uuid: job.computer for job in jobs if "code" in job.inputs}
+
+    def of(self, task: str, code: orm.AbstractCode) -> orm.Computer | None:
+        """Of the jobs of a task, or of others by the same code."""
+        return self.by_task.get(task) or self.by_code.get(code.uuid)
+
+
+def _add_computers(inputs: dict[str, Any], computers: _Computers) -> None:
+    """Say of each job whose code belongs to no computer where it ran."""
+    for name, value in inputs.items():
+        if not isinstance(value, dict) or name == "referees":
+            continue
+        code = value.get("code")
+        if code is not None and code.computer is None and (where := computers.of(name, code)):
+            value.setdefault("metadata", {})["computer"] = where
+        _add_computers(value, computers)
 
 
 def _ended(validation: Any) -> bool:

@@ -61,9 +61,9 @@ class GenerateWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
         )
         spec.input(
             "max_concurrent",
-            valid_type=int,
+            valid_type=orm.Int,
             required=False,
-            non_db=True,
+            serializer=orm.to_aiida_type,
             validator=_check_max_concurrent,
             help="So many jobs at a time at most; all at once without it.",
         )
@@ -181,7 +181,8 @@ class GenerateWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
 
     def run_jobs(self) -> Any:
         """Submit as many of the waiting jobs as may run together."""
-        limit = self.inputs.get("max_concurrent") or len(self.ctx.waiting)
+        given = self.inputs.get("max_concurrent")
+        limit = given.value if given is not None else len(self.ctx.waiting)
         self.ctx.launched = self.ctx.waiting[:limit]
         self.ctx.waiting = self.ctx.waiting[limit:]
         launched = {}
@@ -288,5 +289,7 @@ def _check_n_jobs(value: orm.Int, _: Any) -> str | None:
     return None
 
 
-def _check_max_concurrent(value: int, _: Any) -> str | None:
-    return f"`max_concurrent` is {value}, must be at least 1" if value < 1 else None
+def _check_max_concurrent(value: orm.Int | None, _: Any) -> str | None:
+    if value is not None and value.value < 1:
+        return f"`max_concurrent` is {value.value}, must be at least 1"
+    return None
