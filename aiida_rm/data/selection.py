@@ -12,7 +12,8 @@ A rule is a name and a value in a table, and a structure must meet them all:
   the same reduced formula have the same one;
 - ``{"limit": 10}``: the first ten of what is left.
 
-Besides the labels of the frames there are ``n_atoms``, ``formula`` and ``volume_per_atom``.
+Besides the labels of the frames there are ``n_atoms``, ``formula`` (written in any order) and
+``volume_per_atom``.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aiida_rm.engine.elements import hill_formula, parse_formula
 from aiida_rm.engine.formulas import element_table
 from aiida_rm.engine.frames import Frames
 from aiida_rm.engine.labels import COMMITTEE
@@ -121,6 +123,11 @@ def label_kinds(frames: Frames) -> dict[str, str]:
     return {name: values.dtype.kind for name, values in labels if values.ndim == 1}
 
 
+def text_labels(frames: Frames) -> list[str]:
+    """The labels that are text, `formula` among them."""
+    return [name for name, kind in {**_DERIVED_KINDS, **label_kinds(frames)}.items() if kind == "U"]
+
+
 def asked_labels(rules: Mapping[str, Any]) -> set[str]:
     """Names in the rules, as they are and without a bound, and that of the order."""
     order = str(rules.get("sort", "")).removeprefix("-")
@@ -147,8 +154,10 @@ def check_names(rules: Mapping[str, Any], labels: Mapping[str, str]) -> None:
             if key not in kinds:
                 raise RuleError(_unknown(kinds, f"sort: {key}"))
         elif name in kinds:
-            for item in value if isinstance(value, list | tuple) else [value]:
+            for item in _items(value):
                 _check_type(name, kinds[name], item)
+                if name == "formula" and name not in labels:
+                    _hill(item)
         else:
             bound, _, label = name.partition("_")
             if bound not in ("min", "max") or label not in kinds:
@@ -159,11 +168,25 @@ def check_names(rules: Mapping[str, Any], labels: Mapping[str, str]) -> None:
 
 def _meets(frames: Frames, name: str, value: Any) -> NDArray[np.bool_]:
     if name in {*frames.structure, *_DERIVED}:
-        items = list(value) if isinstance(value, list | tuple) else [value]
+        items = _items(value)
+        if name == "formula" and name not in frames.structure:
+            items = [_hill(item) for item in items]
         return np.isin(_values(frames, name), np.array(items))
     bound, _, label = name.partition("_")
     values = _values(frames, label)
     return np.asarray(values >= value if bound == "min" else values <= value)
+
+
+def _items(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _hill(formula: str) -> str:
+    """A formula in the order that structures tell theirs."""
+    try:
+        return hill_formula(parse_formula(formula))
+    except ValueError as error:
+        raise RuleError(f"'formula': {error}") from None
 
 
 def _order(frames: Frames, key: str, chosen: Array) -> Array:

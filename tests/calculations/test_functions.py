@@ -204,6 +204,14 @@ def test_the_first_of_each_composition() -> None:
     assert select_indices(mixed, rules).tolist() == [1, 0, 5]
 
 
+def test_formulas_in_any_order() -> None:
+    salts = Frames.build([[11, 17], [17, 11], [7, 8]], [np.arange(6).reshape(2, 3)] * 3)
+    assert select_indices(salts, {"formula": "NaCl"}).tolist() == [0, 1]
+    assert select_indices(salts, {"formula": ["ClNa", "ON"]}).tolist() == [0, 1, 2]
+    own = salts.with_labels(structure={"formula": ["NaCl", "salt", ""]})
+    assert select_indices(own, {"formula": "salt"}).tolist() == [1]
+
+
 @pytest.mark.parametrize(
     ("rules", "message"),
     [
@@ -219,6 +227,9 @@ def test_the_first_of_each_composition() -> None:
         ({"match": ["diamond", None]}, "'match' must be text, is None"),
         ({"spacegroup": "Fd-3m"}, "'spacegroup' must be a number"),
         ({"spacegroup": True}, "'spacegroup' must be a number"),
+        ({"formula": "diamond"}, "'formula': 'diamond' is not a formula"),
+        ({"formula": ["C2", "Qx"]}, "'formula': 'Qx' in the formula"),
+        ({"formula": 2}, "'formula' must be text"),
         ({"rdf": 0.0}, "'rdf' is no rule"),
         ({"coordination": 4}, "'coordination' is no rule"),
         ({"match": []}, "empty list"),
