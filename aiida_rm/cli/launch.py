@@ -133,7 +133,7 @@ def launch_validate(**asked: Any) -> None:
 def _launch(kind: str, asked: dict[str, Any]) -> None:
     from aiida.engine import run_get_node, submit
 
-    from aiida_rm.cli.data.selecting import parse_rules
+    from aiida_rm.cli.data.selecting import TEXTS, parse_rules
     from aiida_rm.cli.plan import make_builder, put, read_settings
     from aiida_rm.cli.running import need_daemon, without_harmless
 
@@ -142,7 +142,7 @@ def _launch(kind: str, asked: dict[str, Any]) -> None:
     table = read_settings(how["settings"], kind)
     table |= {name: value for name, value in asked.items() if value is not None}
     overrides = table.setdefault("overrides", {})
-    for path, value in parse_rules(how["changes"], "override").items():
+    for path, value in parse_rules(how["changes"], TEXTS, "override").items():
         put(overrides, path, value)
     for option, name in (("walltime", "max_wallclock_seconds"), ("queue", "queue_name")):
         if table.pop(option, None) is not None:

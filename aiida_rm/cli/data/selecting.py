@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import click
+
+#: Inputs of a process that hold words and formulas; YAML takes NO for false.
+TEXTS = ("formula", "formulas", "name", "match", "match_loose", "smiles")
+#: What YAML takes for a text, such as 1e-3 without a point; not inf or nan, which are formulas.
+_PLAIN = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
 _OPTIONS = (
     click.option(
@@ -48,12 +54,12 @@ def choose(
     """
     import numpy as np
 
-    from aiida_rm.data.selection import funnel, select_indices
+    from aiida_rm.data.selection import funnel, select_indices, text_labels
 
     asked = np.arange(len(frames))
     if indices is not None:
         asked = np.array(parse_indices(indices, len(frames)))
-    table = parse_rules(rules)
+    table = parse_rules(rules, text_labels(frames))
     table |= {"sort": sort} if sort else {}
     table |= {"limit": limit} if limit else {}
     part = frames.select(asked)
@@ -84,8 +90,14 @@ def parse_indices(text: str, size: int) -> list[int]:
     return found
 
 
-def parse_rules(texts: Sequence[str], what: str = "rule") -> dict[str, Any]:
+def parse_rules(texts: Sequence[str], words: Collection[str], what: str = "rule") -> dict[str, Any]:
     """A table of rules (or of something else) given as ``NAME=VALUE``, the values as in YAML.
+
+    Args:
+        texts: each ``NAME=VALUE``.
+        words: names, or last parts of such as ``a.b.NAME``, whose values are texts whatever they
+            look like, or lists of them.
+        what: they are, for messages.
 
     Raises:
         ValueError: one cannot be read, or a name is given twice.
@@ -100,18 +112,28 @@ def parse_rules(texts: Sequence[str], what: str = "rule") -> dict[str, Any]:
             raise ValueError(f"'{text}' is no {what}; write it like {example}")
         if name in table:
             raise ValueError(f"the {what} '{name}' is given twice; for several values write a list")
+        if name.rpartition(".")[2] in words:
+            table[name] = _words(value)
+            continue
         try:
             table[name] = yaml.safe_load(value)
         except yaml.YAMLError as error:
             raise ValueError(f"the value of the {what} '{text}' cannot be read") from error
-        if isinstance(table[name], str):
-            table[name] = _number(table[name])
+        if isinstance(table[name], str) and _PLAIN.fullmatch(table[name]):
+            table[name] = float(table[name])
     return table
 
 
-def _number(text: str) -> Any:
-    """YAML takes 1e-3, without a point, for a text."""
+def _words(value: str) -> str | list[str] | None:
+    """A text, or a list of texts as YAML writes it; null is nothing, as everywhere."""
+    import yaml
+
+    if value == "null":
+        return None
+
     try:
-        return float(text)
-    except ValueError:
-        return text
+        read = yaml.load(value, yaml.BaseLoader)  # noqa: S506 - it makes texts of everything
+    except yaml.YAMLError:
+        return value
+    words = read if isinstance(read, list) else [read]
+    return read if all(isinstance(word, str) for word in words) else value
