@@ -60,7 +60,8 @@ class Referee(ABC):
     PROCESS: ClassVar[type[Process]]
     #: What the code is, for messages.
     PROGRAM: ClassVar[str]
-    #: Options of the process that this referee needs; the user's win.
+    #: Options of the process that this referee needs; the user's win, or join them where several
+    #: things can stand together.
     OPTIONS: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(self, values: Mapping[str, Any]) -> None:
@@ -73,11 +74,20 @@ class Referee(ABC):
 
     def options(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """`metadata.options` of the jobs: what the user says wins over what the referee needs."""
-        options = {"resources": RESOURCES, **self.OPTIONS, **given}
+        needed = self.needed_options()
+        options = {"resources": RESOURCES, **needed, **given}
         name = "environment_variables"
         if name in options:  # one of the user's own leaves the others
-            options[name] = {**self.OPTIONS.get(name, {}), **options[name]}
+            options[name] = {**needed.get(name, {}), **options[name]}
+        name = "additional_retrieve"
+        if name in options:
+            files = (*needed.get(name, ()), *given.get(name, ()))
+            options[name] = list(dict.fromkeys(files))
         return options
+
+    def needed_options(self) -> dict[str, Any]:
+        """What this referee needs of them, with these settings."""
+        return dict(self.OPTIONS)
 
     def ports(self) -> PortNamespace:
         """What `metadata.options` may hold.

@@ -42,14 +42,15 @@ class ShellReferee(ProgramReferee):
     PROGRAM = "any command"
 
     def options(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """As of any program, with the files to bring back."""
-        s = self.settings
-        own: dict[str, Any] = {
-            "additional_retrieve": [file for file in (s.energy_file, s.relaxed_file) if file]
-        }
-        if s.stdin:
-            own["filename_stdin"] = FILES[s.format]
+        """As of any program; what it reads is not the user's to say."""
+        own = {"filename_stdin": FILES[self.settings.format]} if self.settings.stdin else {}
         return {**super().options(given), **own}
+
+    def needed_options(self) -> dict[str, Any]:
+        """With the files to bring back."""
+        s = self.settings
+        files = [file for file in (s.energy_file, s.relaxed_file) if file]
+        return {**super().needed_options(), "additional_retrieve": files}
 
     def check(self, frames: Frames) -> None:
         """Refuse structures that the format cannot hold."""

@@ -107,6 +107,22 @@ def test_a_variable_of_the_users_own_leaves_the_number_of_threads(
     assert referee.options(given)["environment_variables"]["OMP_NUM_THREADS"] == "4"
 
 
+@pytest.mark.parametrize(
+    ("name", "settings", "own"),
+    [
+        ("xtb", {}, ["xtbopt.xyz"]),
+        ("shell", {"energy_pattern": "(x)", "energy_file": "e", "relaxed_file": "r"}, ["e", "r"]),
+    ],
+)
+def test_files_of_the_users_own_leave_those_that_are_needed(
+    name: str, settings: dict[str, Any], own: list[str]
+) -> None:
+    referee = base.load_referee(name)(settings)
+    assert referee.options({})["additional_retrieve"] == own
+    given = {"additional_retrieve": ["wbo", own[0]]}
+    assert referee.options(given)["additional_retrieve"] == [*own, "wbo"]
+
+
 def test_a_number_of_threads_may_be_a_number() -> None:
     given = {"environment_variables": {"OMP_NUM_THREADS": 4}, "max_wallclock_seconds": 100}
     assert "ulimit -S -t 360" in base.load_referee("xtb")({}).options(given)["prepend_text"]
