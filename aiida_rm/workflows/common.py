@@ -66,6 +66,8 @@ def verdict(node: orm.ProcessNode) -> str:
     if node.is_excepted:
         lines = (node.exception or "").strip().splitlines()
         return f"an error of AiiDA's ({lines[-1] if lines else 'it says no more'})"
+    if node.is_killed:
+        return "no exit status: it was killed"
     return f"[{node.exit_status}] {node.exit_message or node.process_state}"
 
 

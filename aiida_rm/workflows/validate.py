@@ -139,9 +139,7 @@ class ValidateWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
             ),
             cls.select,
         )
-        spec.exit_code(
-            316, "ERROR_SCORE_FAILED", message="The scoring <{pk}> ended with [{status}] {message}"
-        )
+        spec.exit_code(316, "ERROR_SCORE_FAILED", message="The scoring <{pk}> ended with {message}")
         spec.exit_code(317, "ERROR_RULES_REFUSED", message="The rules cannot be applied: {message}")
         spec.exit_code(
             318, "ERROR_NOT_JOINED", message="The verdicts could not be joined: {message}"
@@ -312,8 +310,7 @@ class ValidateWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
             self.out(frames, node.outputs.frames)
         if not node.is_finished_ok:
             self.report(f"the scoring <{node.pk}> ended with {verdict(node)}")
-            values = {"pk": node.pk, "status": node.exit_status, "message": node.exit_message}
-            return exit_with(self, "ERROR_SCORE_FAILED", **values)
+            return exit_with(self, "ERROR_SCORE_FAILED", pk=node.pk, message=verdict(node))
         return None
 
     def _not_selected(
