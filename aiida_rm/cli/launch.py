@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-from aiida.cmdline.params import types
 from aiida.cmdline.utils import decorators, echo
 
 from aiida_rm.cli.command import Group, RefusalError
+from aiida_rm.cli.groups import GROUP, join
 from aiida_rm.cli.output import JSON, print_json, print_table
 
 _OPTIONS = (
@@ -25,9 +25,7 @@ _OPTIONS = (
     click.option(
         "--run", "here", is_flag=True, help="Run in this terminal, without the daemon of AiiDA."
     ),
-    click.option(
-        "-G", "--group", type=types.GroupParamType(create_if_not_exist=True), help="Add it to this."
-    ),
+    GROUP,
     click.option("-L", "--label", metavar="TEXT", help="Of the process."),
     click.option(
         "--set",
@@ -159,8 +157,7 @@ def _launch(kind: str, asked: dict[str, Any]) -> None:
     if how["here"]:
         without_harmless()
     node = run_get_node(builder)[1] if how["here"] else submit(builder)
-    if how["group"] is not None:
-        how["group"].add_nodes([node])
+    join(how["group"], node)
     if how["as_json"]:
         print_json({"pk": node.pk, "uuid": node.uuid, "exit_status": node.exit_status})
     elif how["here"]:

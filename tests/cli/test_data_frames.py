@@ -236,6 +236,34 @@ def test_import(broken: Path, loop: Any) -> None:
     assert "entry 8 (line 33)" in run("import", broken, "--strict", status=1).stderr
 
 
+def test_a_bad_source_leaves_the_others(broken: Path, tmp_path: Path, loop: Any) -> None:
+    bad = tmp_path / "bad.extxyz"
+    bad.write_text("no structure")
+    more = ("--again", "--duplicates", "ignore")
+    result = run("import", broken, bad, *more, status=1)
+    assert "8 structures, 1 entry left out in <" in result.output
+    assert "bad.extxyz: " in result.stderr
+    reports = json.loads(run("import", bad, broken, "--json", *more, status=1).stdout)
+    assert [(report["ok"], report["pk"] is None) for report in reports] == [
+        (False, True),
+        (True, False),
+    ]
+
+
+def test_a_new_group_is_made_when_something_joins_it(broken: Path, tmp_path: Path) -> None:
+    def labels() -> set[str]:
+        return {group.label for group in orm.Group.collection.all()}
+
+    more = ("-G", "later", "--duplicates", "ignore")
+    run("import", broken, *more, "--dry-run")
+    run("import", tmp_path / "none", *more, status=2)
+    assert "later" not in labels()
+    assert run("import", broken, "-G", "", status=2)
+    for _ in range(2):
+        run("import", broken, broken, *more, "--again")
+    assert len(orm.load_group("later").nodes) == 4
+
+
 def test_import_tells_of_atoms_that_overlap(tmp_path: Path, loop: Any) -> None:
     file = tmp_path / "near.xyz"
     file.write_text("2\n\nC 0 0 0\nC 0 0 1.3\n2\n\nC 0 0 0\nC 0 0 0.1\n")

@@ -11,6 +11,7 @@ from aiida.cmdline.utils import decorators, echo
 
 from aiida_rm.cli.command import Group
 from aiida_rm.cli.data import listing
+from aiida_rm.cli.groups import GROUP
 from aiida_rm.cli.output import JSON, OVERWRITE
 
 
@@ -50,9 +51,7 @@ def add_file_commands(group: Group, what: str, *, use: str, curves: str, title: 
         "sources", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path)
     )
     @click.option("-L", "--label", metavar="TEXT", help="Instead of the name of the file.")
-    @click.option(
-        "-G", "--group", type=types.GroupParamType(create_if_not_exist=True), help="Add it to this."
-    )
+    @GROUP
     @click.option("--again", is_flag=True, help="Store even what is in this profile already.")
     @options.DRY_RUN(help="Look at the files; store nothing.")
     @JSON

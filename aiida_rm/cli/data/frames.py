@@ -12,6 +12,7 @@ from aiida.cmdline.utils import decorators, echo
 from aiida_rm.cli.command import Group
 from aiida_rm.cli.data import listing
 from aiida_rm.cli.data.selecting import choose, selection
+from aiida_rm.cli.groups import GROUP
 from aiida_rm.cli.output import (
     JSON,
     OVERWRITE,
@@ -230,9 +231,7 @@ def frames_export(
     help="All StructureData of this group, in one set that is linked to them.",
 )
 @click.option("-L", "--label", metavar="TEXT", help="Of the new node.")
-@click.option(
-    "-G", "--group", type=types.GroupParamType(create_if_not_exist=True), help="Add it to this."
-)
+@GROUP
 @click.option(
     "--duplicates",
     type=click.Choice(["report", "remove", "ignore"]),
@@ -259,23 +258,25 @@ def frames_import(sources: tuple[Path, ...], source_group: Any, as_json: bool, *
     listed with their file and line. An archive (.aiida) is imported as a whole, and its
     StructureData become one set that is linked to them.
     """
-    from aiida_rm.cli.data.importing import import_group, import_path
+    from aiida_rm.cli.data.importing import import_group, import_path, report_of
 
     if not sources and source_group is None:
         raise ValueError("nothing to import; name files or folders, or give --from-group GROUP")
-    reports = [import_path(source, **how) for source in sources]
+    reports = [report_of(str(source), import_path, source, **how) for source in sources]
     if source_group is not None:
-        reports.append(import_group(source_group, source_group.label, **how))
+        name = source_group.label
+        reports.append(report_of(name, import_group, source_group, name, **how))
     if as_json:
         print_json(reports)
-        return
-    for report in reports:
+    for report in () if as_json else reports:
         for line in (*report["left_out"], *report["duplicates"], *report.get("overlapping", ())):
             echo.echo_warning(line)
-        if report["pk"] is None:
-            echo.echo_report(f"{report['source']}: {report['told']}")
-        else:
-            echo.echo_success(f"{report['source']}: {report['told']}")
+        say = echo.echo_success if report["pk"] else echo.echo_report
+        if not report["ok"]:
+            say = echo.echo_error
+        say(f"{report['source']}: {report['told']}")
+    if not all(report["ok"] for report in reports):
+        raise click.exceptions.Exit(1)
 
 
 @frames.command("plot")

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aiida_rm.cli.command import one_line
+from aiida_rm.cli.groups import join
 from aiida_rm.cli.output import counted
+from aiida_rm.engine.errors import EngineError
 
 if TYPE_CHECKING:
     from aiida.orm import Group
@@ -18,11 +22,22 @@ if TYPE_CHECKING:
 _LINES = 50
 
 
+def report_of(source: str, function: Callable[..., Any], *given: Any, **how: Any) -> dict[str, Any]:
+    """The report of an import; where nothing can be used, why not: the other sources go on."""
+    from aiida.common.exceptions import AiidaException
+
+    try:
+        report: dict[str, Any] = function(*given, **how)
+    except (EngineError, AiidaException, ValueError, OSError) as error:
+        return _report(source, 0, [], []) | {"ok": False, "told": one_line(error)}
+    return report
+
+
 def import_path(path: Path, *, dry_run: bool, strict: bool, processes: int, **how: Any) -> Any:
     """Import a file, folder, zip or AiiDA archive.
 
     Returns:
-        ``source``, ``pk`` (None if nothing was stored), ``n_structures``, ``n_left_out``,
+        ``source``, ``pk`` (None if nothing was stored), ``ok``, ``n_structures``, ``n_left_out``,
         ``n_duplicates``, ``left_out`` and ``duplicates`` (lines, at most 50 and a count), likewise
         ``n_overlapping`` and ``overlapping`` of a file, and ``told``, a sentence.
 
@@ -180,8 +195,7 @@ def twin_of(node: Any) -> int | None:
 
 
 def _told(node: Any, report: dict[str, Any], how: dict[str, Any]) -> dict[str, Any]:
-    if how["group"] is not None:
-        how["group"].add_nodes([node])
+    join(how["group"], node)
     told = f"{_count(report)} in <{node.pk}>"
     return report | {"pk": node.pk, "uuid": node.uuid, "told": told}
 
@@ -202,6 +216,7 @@ def _report(source: str, count: int, left_out: list[str], duplicates: list[str])
     return {
         "source": source,
         "pk": None,
+        "ok": True,
         "n_structures": count,
         "n_left_out": len(left_out),
         "n_duplicates": len(duplicates),

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from aiida_rm.cli.data.importing import twin_of
+from aiida_rm.cli.groups import join
 
 #: Bytes that one member of a zip archive may unpack to.
 _LARGEST = 1 << 33
@@ -59,8 +60,7 @@ def _import_one(kind: Any, file: Path, source: str, again: bool, how: dict[str, 
         node.store()
     except (ValueError, OSError, ValidationError) as error:
         return report | {"told": f"left out: {' '.join(str(error).split())}"}
-    if how["group"] is not None:
-        how["group"].add_nodes([node])
+    join(how["group"], node)
     return report | {"ok": True, "pk": node.pk, "uuid": node.uuid, "told": f"is <{node.pk}>"}
 
 
