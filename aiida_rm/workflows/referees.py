@@ -14,6 +14,8 @@ from aiida_rm.workflows.candidates import SCORED_ROW
 from aiida_rm.workflows.judge import LABEL, MAX_STRUCTURES, JudgeWorkChain
 from aiida_rm.workflows.protocols import as_node, check_names, need
 
+#: What an accepted structure must meet where nothing else is said.
+RULES: Mapping[str, Any] = {"valid": True, "unique": True}
 #: Inputs of rm.judge that the work chain gives itself.
 _OWN = ("frames", "label", "max_structures", "metadata", "clean_workdir")
 
@@ -40,7 +42,10 @@ def with_referees(
     if not given:
         return dict(inputs)
     nodes: dict[str, dict[str, Any]] = {}
-    rules = dict(inputs["rules"])
+    rules = inputs.get("rules", RULES)
+    rules = rules.get_dict() if isinstance(rules, orm.Dict) else rules
+    need(rules, Mapping, "rules")
+    rules = dict(rules)
     for name, parts in given.items():
         if not isinstance(name, str):
             raise TypeError(f"`referees`: a name must be text, is {name!r}")
@@ -48,9 +53,9 @@ def with_referees(
             raise TypeError(
                 f"`referees.{name}` must be a table such as {{'code': code}}, is {parts!r}"
             )
-        if "code" not in parts:
+        if parts.get("code") is None:
             raise ValueError(f"`referees.{name}` lacks a `code`: the program that it runs")
-        nodes[name] = {part: as_node(value) for part, value in parts.items()}
+        nodes[name] = {part: as_node(value) for part, value in parts.items() if value is not None}
         rules.setdefault(f"{name}_verdict", CONVERGED)
     return {**inputs, "rules": rules, "referees": nodes}
 

@@ -27,6 +27,7 @@ from aiida_rm.workflows.common import CleaningMixin, call, exit_with, once_more,
 from aiida_rm.workflows.judge import MAX_STRUCTURES, JudgeWorkChain
 from aiida_rm.workflows.protocols import ProtocolMixin, given, kinds_of, merge, need
 from aiida_rm.workflows.referees import (
+    RULES,
     hull_problem,
     judge_inputs,
     referee_labels,
@@ -61,7 +62,7 @@ class ValidateWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
         spec.input(
             "rules",
             valid_type=orm.Dict,
-            default=lambda: orm.Dict({"valid": True, "unique": True}),
+            default=lambda: orm.Dict(dict(RULES)),
             serializer=orm.to_aiida_type,
             validator=_check_rules,
             help="What an accepted structure must meet, all of it, such as `{valid: true, "

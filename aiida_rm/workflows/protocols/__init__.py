@@ -184,7 +184,7 @@ def check_names(ports: PortNamespace, inputs: Mapping[str, Any], where: str) -> 
         port = ports[name]
         if isinstance(port, PortNamespace) and isinstance(value, Mapping):
             check_names(port, value, f"{where}.{name}")
-        elif isinstance(port, PortNamespace) and value is not None:
+        elif isinstance(port, PortNamespace) and (value is not None or _holds_job(port)):
             raise ValueError(f"'{name}' of {where} must be a table of inputs, is {value!r}")
 
 
@@ -195,7 +195,11 @@ def need(value: Any, kind: Any, name: str) -> None:
         TypeError: naming the argument and what it should be.
     """
     if not isinstance(value, kind):
-        article = "a table" if kind is Mapping else f"a stored or new {kind.__name__} node"
+        article = (
+            "a table"
+            if kind in (Mapping, Mapping | orm.Dict)
+            else f"a stored or new {kind.__name__} node"
+        )
         raise TypeError(f"`{name}` must be {article}, is a {type(value).__name__}")
 
 
@@ -232,6 +236,9 @@ def fill(namespace: Any, inputs: Mapping[str, Any], ports: PortNamespace, where:
 
 def _check_monitors(monitors: Mapping[str, Any], where: str) -> None:
     """Refuse what an override makes a monitor that is none, as a misspelt name does."""
+    need(monitors, Mapping, where)
+    for name, one in monitors.items():
+        need(one, Mapping | orm.Dict, f"{where}.{name}")
     whole = [name for name, one in monitors.items() if "entry_point" in one]
     for name in monitors.keys() - whole:
         close = difflib.get_close_matches(name, whole, n=1)
@@ -249,6 +256,11 @@ def job_namespaces(ports: PortNamespace, path: tuple[str, ...] = ()) -> Iterator
     for name, port in ports.items():
         if isinstance(port, PortNamespace):
             yield from job_namespaces(port, (*path, name))
+
+
+def _holds_job(ports: PortNamespace) -> bool:
+    """Whether they are those of a stage, which nothing can take out."""
+    return next(job_namespaces(ports), None) is not None
 
 
 def options_at(inputs: Mapping[str, Any], path: tuple[str, ...]) -> Mapping[str, Any]:
