@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from shlex import quote
 from typing import Any
 
 from aiida import orm
@@ -164,14 +165,14 @@ def _reach(report: Report, code: orm.AbstractCode) -> bool:
     user = orm.User.collection.get_default()
     assert user is not None  # every profile has one
     if not computer.is_configured:
-        remedy = f"verdi computer configure {computer.transport_type} {computer.label}"
+        remedy = f"verdi computer configure {computer.transport_type} {quote(computer.label)}"
         report.add("computer", MEND, f"{computer.label} is not configured", remedy)
         return False
     if not computer.is_user_enabled(user):
-        remedy = f"verdi computer enable {computer.label}"
+        remedy = f"verdi computer enable {quote(computer.label)}"
         report.add("computer", MEND, f"{computer.label} is not enabled", remedy)
         return False
-    remedy = f"verdi computer test {computer.label}"
+    remedy = f"verdi computer test {quote(computer.label)}"
     try:
         with computer.get_transport() as transport:
             transport.makedirs(_workdir(computer, transport), ignore_existing=True)

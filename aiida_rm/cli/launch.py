@@ -147,7 +147,7 @@ def _launch(kind: str, asked: dict[str, Any]) -> None:
             put(table, f"options.{name}", asked[option])
     if not how["dry_run"] and not how["here"]:
         need_daemon("add --run")
-    builder = make_builder(kind, table, store=not how["dry_run"])
+    builder = make_builder(kind, table)
     _check(kind, builder)
     if how["dry_run"]:
         _show_plan(kind, builder, full=how["full"], as_json=how["as_json"])

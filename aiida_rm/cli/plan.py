@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from aiida import orm
@@ -62,7 +63,10 @@ def read_settings(file: Path | None, kind: str) -> dict[str, Any]:
                 f"'{name}' in '{file}' is no key for {kind}; there are {', '.join(known)}. "
                 "Inputs of the process stand under `overrides`"
             )
-    return content
+    for name in ("options", "overrides", "referees"):
+        if not isinstance(content.get(name) or {}, dict):
+            raise RefusalError(f"`{name}` in '{file}' must be a table, is {content[name]!r}")
+    return {name: value for name, value in content.items() if value is not None}
 
 
 def put(table: dict[str, Any], path: str, value: Any) -> None:
@@ -73,20 +77,21 @@ def put(table: dict[str, Any], path: str, value: Any) -> None:
     """
     *way, last = path.split(".")
     for name in way:
-        table = table.setdefault(name, {})
+        if table.get(name) is None:
+            table[name] = {}
+        table = table[name]
         if not isinstance(table, dict):
             raise RefusalError(f"'{name}' in '{path}' is no table of inputs")
     table[last] = value
 
 
-def make_builder(kind: str, asked: Mapping[str, Any], *, store: bool) -> Any:
+def make_builder(kind: str, asked: Mapping[str, Any]) -> Any:
     """A builder of the work chain.
 
     Args:
         kind: train, generate, validate or loop.
         asked: what :func:`read_settings` knows; nodes as PK, UUID or label, sets of structures
-            also as files.
-        store: keep the sets that were read from files; else they are for a look alone.
+            also as files, which are not stored: the submission does that.
 
     Raises:
         ValueError: something is missing, unknown, or refused by the process.
@@ -98,17 +103,18 @@ def make_builder(kind: str, asked: Mapping[str, Any], *, store: bool) -> Any:
         raise RefusalError(f"which code? --code LABEL@COMPUTER; {_known_codes()}")
     arguments: dict[str, Any] = {"code": _load(given.pop("code"), orm.AbstractCode, "code")}
     names = list(NODES[kind])
+    files: dict[Path, FramesData] = {}
     if not given.get(names[0]):
         file = "a file, or the" if NODES[kind][names[0]] is FramesData else "the"
         raise RefusalError(f"--{names[0]} is missing: {file} PK, UUID or label of a node")
     for name in names:
         value = given.pop(name, None)
         if value is not None:
-            arguments[name] = _node(value, NODES[kind][name], name, store=store)
+            arguments[name] = _node(value, NODES[kind][name], name, files)
     if given.get("computer"):
         arguments["computer"] = orm.load_computer(given.pop("computer"))
     if given.get("referees"):
-        arguments["referees"] = _referees(given.pop("referees"), store=store)
+        arguments["referees"] = _referees(given.pop("referees"), files)
     arguments |= {name: value for name, value in given.items() if value is not None}
     process: Any = WorkflowFactory(f"rm.{kind}")
     return process.get_builder_from_protocol(**arguments)
@@ -149,7 +155,7 @@ def plan_of_inputs(inputs: Mapping[str, Any]) -> dict[str, Any]:
 def settings_of(inputs: Mapping[str, Any], task: str) -> Any:
     """The complete settings of a task among nested inputs, as the engine's dataclass."""
     for name, value in inputs.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and name != "referees":
             if name == task and "code" in value:
                 return parse_settings(SETTINGS[task], _values(value.get("settings")))
             found = settings_of(value, task)
@@ -163,7 +169,7 @@ def brief(plan: Mapping[str, Any]) -> dict[str, Any]:
     short: dict[str, Any] = {}
     for name, value in plan.items():
         task = SETTINGS.get(name)
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and name != "referees":  # whose names are the user's
             part = brief(value)
             if task is not None and isinstance(value.get("settings"), Mapping):
                 default = to_plain(task())
@@ -180,7 +186,8 @@ def _plain(value: Any, path: tuple[str, ...]) -> Any:
         table = {name: _plain(item, (*path, name)) for name, item in value.items()}
         return {name: item for name, item in table.items() if item is not None and item != {}}
     if isinstance(value, orm.Dict):
-        task = SETTINGS.get(path[-2]) if len(path) > 1 and path[-1] == "settings" else None
+        named = len(path) > 1 and path[-1] == "settings" and "referees" not in path
+        task = SETTINGS.get(path[-2]) if named else None
         return to_plain(parse_settings(task, value.get_dict())) if task else value.get_dict()
     if isinstance(value, orm.List):
         return value.get_list()
@@ -208,17 +215,27 @@ def _values(settings: Any) -> dict[str, Any]:
     return values
 
 
-def _node(value: Any, kind: type, name: str, *, store: bool) -> Any:
+def _node(value: Any, kind: type, name: str, files: dict[Path, FramesData]) -> Any:
+    """A node that is there, or one of a file; ``files`` has those that were read already."""
     path = Path(str(value))
-    if kind is FramesData and not str(value).isdigit() and path.exists():
-        node = FramesData.from_file(path, label=path.name[:255])
-        from aiida_rm.cli.data.importing import twin_of
-
-        twin = twin_of(node)
-        if twin is not None:
-            return orm.load_node(twin)
-        return node.store() if store else node
+    if kind is FramesData and str(value) and not str(value).isdigit() and path.exists():
+        if path not in files:
+            files[path] = _read(path)
+        return files[path]
     return _load(value, kind, name)
+
+
+def _read(path: Path) -> FramesData:
+    """The structures of a file: the node that holds the same, or a new one."""
+    from aiida_rm.cli.data.importing import twin_of
+
+    node = FramesData.from_file(path, label=path.name[:255])
+    twin = twin_of(node)
+    if twin is None:
+        return node
+    found: Any = orm.load_node(twin)
+    assert isinstance(found, FramesData)
+    return found
 
 
 def _load(value: Any, kind: Any, name: str) -> Any:
@@ -229,6 +246,8 @@ def _load(value: Any, kind: Any, name: str) -> Any:
     """
     from aiida.common.exceptions import MultipleObjectsError, NotExistent
 
+    if not str(value).strip():
+        raise RefusalError(f"`{name}` is empty; give it a value, or leave it out")
     is_code = kind is orm.AbstractCode
     try:
         node = orm.load_code(value) if is_code else _by_label(value, kind) or orm.load_node(value)
@@ -266,7 +285,7 @@ def _check_code(code: Any, name: str) -> None:
     if computer is not None and not computer.is_configured:
         raise RefusalError(
             f"`{name}`: the computer of {code.full_label} is not configured; "
-            f"`verdi computer configure {computer.transport_type} {computer.label}`"
+            f"`verdi computer configure {computer.transport_type} {quote(computer.label)}`"
         )
     plugin = code.default_calc_job_plugin
     if name == "code" and plugin and not plugin.startswith("rm."):
@@ -288,19 +307,19 @@ def _by_label(value: Any, kind: Any) -> Any:
     return found[0] if found else None
 
 
-def _referees(table: Any, *, store: bool) -> dict[str, Any]:
+def _referees(table: Any, files: dict[Path, FramesData]) -> dict[str, Any]:
     if not isinstance(table, Mapping):
         raise RefusalError("`referees` must be a table by name, each with `code`")
     loaded: dict[str, Any] = {}
     for name, parts in table.items():
         if not isinstance(parts, Mapping):
             raise RefusalError(f"the referee '{name}' must be a table with `code`")
-        own = dict(parts)
+        own = {part: value for part, value in parts.items() if value is not None}
         if "code" in own:
             own["code"] = _load(own["code"], orm.AbstractCode, f"referees.{name}.code")
         if "references" in own:
             where = f"referees.{name}.references"
-            own["references"] = _node(own["references"], FramesData, where, store=store)
+            own["references"] = _node(own["references"], FramesData, where, files)
         loaded[str(name)] = own
     return loaded
 

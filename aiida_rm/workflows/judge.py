@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from shlex import quote
 from typing import Any
 
 from aiida import orm
@@ -377,7 +378,7 @@ def _check_place(referee: Referee, code: orm.AbstractCode, given: Mapping[str, A
     if not computer.is_configured:
         return (
             f"the computer '{computer.label}' of the code '{code.label}' is not configured; "
-            f"`verdi computer configure {computer.transport_type} {computer.label}`"
+            f"`verdi computer configure {computer.transport_type} {quote(computer.label)}`"
         )
     scheduler, resources = computer.get_scheduler(), dict(referee.options(given)["resources"])
     try:

@@ -50,7 +50,7 @@ def other_codes(loop: Any) -> dict[str, str]:
     """A code whose computer is not configured, and one of another plugin."""
     engine = {"label": "engine", "filepath_executable": "/bin/true"}
     far = orm.Computer(
-        label="far",
+        label="far (old #0)",
         hostname="far",
         workdir="/",
         transport_type="core.local",
@@ -153,15 +153,17 @@ def test_a_dataset_from_a_file(loop: Any, code: Any, tmp_path: Path) -> None:
     file = tmp_path / "set.extxyz"
     export(loop.outputs.accepted.get_frames().without_labels(), file, "extxyz")
     asked = {"code": code.pk, "dataset": str(file), "protocol": "fast"}
-    assert not make_builder("loop", asked, store=False).dataset.is_stored
-    first = make_builder("loop", asked, store=True).dataset
-    assert first.is_stored
-    assert make_builder("loop", asked, store=True).dataset.pk == first.pk
-    by_label = make_builder("loop", {**asked, "dataset": "set.extxyz"}, store=False).dataset
+    first = make_builder("loop", asked).dataset
+    assert not first.is_stored
+    both = make_builder("validate", {"code": code.pk, "frames": str(file), "null": str(file)})
+    assert both.score.frames is both.score.null
+    first.store()
+    assert make_builder("loop", asked).dataset.pk == first.pk
+    by_label = make_builder("loop", {**asked, "dataset": "set.extxyz"}).dataset
     assert by_label.pk == first.pk
     FramesData(first.get_frames().select([0]), label="set.extxyz").store()
     with pytest.raises(ValueError, match=r"several nodes are called 'set\.extxyz'"):
-        make_builder("loop", {**asked, "dataset": "set.extxyz"}, store=False)
+        make_builder("loop", {**asked, "dataset": "set.extxyz"})
 
 
 @pytest.mark.parametrize(
@@ -171,7 +173,7 @@ def test_a_dataset_from_a_file(loop: Any, code: Any, tmp_path: Path) -> None:
         (["--code", "none", "--dataset", "DATASET"], "there is no code 'none'; there are "),
         (["--code", "CODE"], "--dataset is missing"),
         (["--code", "FAR", "--dataset", "DATASET"],
-         "`code`: the computer of engine@far is not configured; `verdi computer configure "),
+         "is not configured; `verdi computer configure core.local 'far (old #0)'`"),
         (["--code", "PW", "--dataset", "DATASET"],
          "is of the plugin quantumespresso.pw; give one of aiida-rm-engine"),
         (["--code", "CODE", "--dataset", "12345"], "`dataset`: there is no file or node '12345'"),
@@ -231,6 +233,49 @@ def test_refused_settings_files(loop: Any, tmp_path: Path) -> None:
         assert message in launch("loop", "-s", tmp_path / "a.yaml", status=1).stderr
 
 
+def test_empty_keys_are_as_absent(loop: Any, code: Any, tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    settings = {"calculator": "ase.calculators.emt:EMT"}
+    referee = {"referee": "ase", "code": code.pk, "settings": settings, "options": None}
+    table = {"code": code.pk, "dataset": loop.inputs.dataset.pk, "overrides": None}
+    table |= {"options": None, "referees": {"score": referee}}
+    file.write_text(yaml.safe_dump(table))
+    asked = ("-s", file, "--set", "rounds=3", "--walltime", 600, "-n")
+    told = json.loads(launch("loop", *asked, "--json").stdout)["inputs"]
+    assert told["rounds"] == 3
+    # The names of referees are no names of tasks.
+    assert told["validate"]["referees"]["score"]["settings"] == settings
+    assert "referee: ase" in launch("loop", *asked).stdout
+    assert "symprec" in told["validate"]["score"]["settings"]
+    for text, message in (
+        ("overrides: [1]", "`overrides` in '"),
+        ("overrides: {train: 1}", "'train' in 'train.x' is no table"),
+    ):
+        file.write_text(text)
+        told = launch("loop", "-s", file, "--set", "train.x=1", "-n", status=1).stderr
+        assert message in told
+    file.write_text("overrides: {train:}")
+    asked = ("--code", code.pk, "--dataset", loop.inputs.dataset.pk)
+    more = ("--set", "train.train.settings.epochs=3", "-n", "--json")
+    told = json.loads(launch("loop", "-s", file, *asked, *more).stdout)
+    assert told["inputs"]["train"]["train"]["settings"]["epochs"] == 3
+
+
+def test_a_refused_run_stores_no_file(
+    loop: Any, code: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    export(loop.outputs.accepted.get_frames(), tmp_path / "new.extxyz", "extxyz")
+    asked = ("loop", "--code", code.pk, "--dataset", "new.extxyz", "--run")
+    before = counted()
+    launch(*asked, "--set", "round=1", "-G", "later", status=1)
+    launch(*asked, "--set", "validate.rules={novell: true}", status=1)
+    told = launch(*asked, "--known", "", status=1).stderr
+    assert "`known` is empty; give it a value, or leave it out" in told
+    assert counted() == before
+    assert "later" not in {group.label for group in orm.Group.collection.all()}
+
+
 def test_nothing_is_stored_where_nobody_listens(loop: Any, code: Any) -> None:
     before = counted()
     result = launch("loop", "--code", code.pk, "--dataset", loop.inputs.dataset.pk, status=1)
@@ -240,7 +285,7 @@ def test_nothing_is_stored_where_nobody_listens(loop: Any, code: Any) -> None:
 
 def test_short_runs_tell_no_speed(loop: Any, code: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = {"code": code.pk, "dataset": loop.inputs.dataset.pk, "protocol": "fast"}
-    inputs = make_builder("loop", asked, store=False)._inputs(prune=True)
+    inputs = make_builder("loop", asked)._inputs(prune=True)
     costs = {cost.stage: cost for cost in estimate("loop", inputs)}
     assert costs["train"].source == "one core, docs/benchmarks.md"
     # 6 epochs of 1000 copies of 8 atoms at 10,000 atoms a second
