@@ -75,7 +75,9 @@ def atoms_of(structure: Any, index: int = 0) -> Any:
     from aiida_rm.engine.frames import Frames
 
     if hasattr(structure, "keys") and {"pk", "index"} <= set(structure.keys()):
-        structure, index = load_node(int(structure["pk"])), int(structure["index"])
+        row = structure["index"]  # None, or NaN in a table, of a StructureData
+        structure = load_node(int(structure["pk"]))
+        index = 0 if row is None or row != row else int(row)  # noqa: PLR0124 - NaN is not itself
     if isinstance(structure, FramesData):
         structure = structure.get_frames()
     if isinstance(structure, Frames):

@@ -35,14 +35,20 @@ def test_every_kind_of_structure(frames: Frames, aiida_profile: Any) -> None:
     from aiida import orm
 
     from aiida_rm.data.frames import FramesData
-    from aiida_rm.queries import structures
+    from aiida_rm.queries import structures, with_composition
 
     node = FramesData(frames).store()
     row = structures(node).iloc[2]
+    lone = orm.StructureData(ase=bulk("C", "diamond", a=3.6)).store()
+    found = with_composition("C2")
+    assert found["pk"].tolist() == [node.pk, lone.pk]
     for given, index, formula in (
         (frames, 1, "H2O"),
         (node, 2, "ClNa"),
         (row, 0, "ClNa"),
+        (found.iloc[0], 1, "C2"),
+        (found.iloc[1], 1, "C2"),
+        ({"pk": lone.pk, "index": None}, 1, "C2"),
         ({"pk": node.pk, "index": 1}, 0, "H2O"),
         (bulk("Si"), 0, "Si2"),
         (orm.StructureData(ase=bulk("Si")), 0, "Si2"),

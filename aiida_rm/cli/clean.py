@@ -12,7 +12,7 @@ from aiida.cmdline.params import types
 from aiida.cmdline.utils import decorators, echo
 
 from aiida_rm.cli.command import Command, UsageError
-from aiida_rm.cli.output import JSON, counted, print_json, print_table
+from aiida_rm.cli.output import DAYS, JSON, counted, print_json, print_table
 
 #: Folders whose sizes are asked for at once.
 _CHUNK = 100
@@ -33,9 +33,7 @@ class Folder:
 
 @click.command("clean", cls=Command)
 @click.argument("processes", nargs=-1, type=types.ProcessParamType())
-@click.option(
-    "--older-than", type=click.IntRange(0), metavar="DAYS", help="Of jobs that began before that."
-)
+@click.option("--older-than", type=DAYS, metavar="DAYS", help="Of jobs that began before that.")
 @click.option("--computer", type=types.ComputerParamType(), help="On this computer alone.")
 @click.option("--finished", is_flag=True, help="Only of jobs that ended well; keep what failed.")
 @click.option("-n", "--dry-run", is_flag=True, help="Show them; remove nothing.")

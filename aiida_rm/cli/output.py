@@ -14,6 +14,8 @@ from typing import Any, TextIO
 import click
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+#: So many days ago: a hundred years at most, for dates end.
+DAYS = click.IntRange(0, 36_500)
 #: AiiDA's own OVERWRITE begins with -o, which is that of --output here; its exports have --force.
 OVERWRITE = click.option(
     "-f", "--overwrite", "--force", "overwrite", is_flag=True, help="Write over what is there."

@@ -73,7 +73,7 @@ def plot(node: Node, name: str | None, output: Path | None, *, overwrite: bool) 
     charts = {chart.name: chart for chart in charts_of(read_run(node), [])}
     if name is None:
         for chart in charts.values():
-            echo.echo(f"{chart.name:28} {chart.title}")
+            click.echo(f"{chart.name:28} {chart.title}")
         if not charts:
             echo.echo_report(f"<{node.pk}> has nothing to draw yet")
         return

@@ -9,8 +9,11 @@ import pytest
 from aiida import orm
 from aiida.common.links import LinkType
 from aiida.engine import ProcessState
+from click.testing import CliRunner
 
+from aiida_rm.cli import aiida_rm
 from aiida_rm.cli.clean import find
+from aiida_rm.cli.data.frames import frames
 from aiida_rm.workflows.common import CleaningMixin
 
 
@@ -54,6 +57,13 @@ def test_folders_of_others_stay(make_job: Any) -> None:
     assert found() == {source.pk}
     running.set_process_state(ProcessState.FINISHED)
     assert found() == {source.pk, busy.pk, mine.pk}
+
+
+def test_days_beyond_the_calendar(aiida_profile: Any) -> None:
+    for group, command in ((aiida_rm, ["clean", "--older-than"]), (frames, ["list", "-p"])):
+        result = CliRunner().invoke(group, [*command, "99999999"])
+        assert result.exit_code == 2
+        assert "99999999 is not in the range 0<=x<=36500" in result.stderr
 
 
 def test_a_chain_removes_what_its_jobs_made(make_job: Any, monkeypatch: Any) -> None:

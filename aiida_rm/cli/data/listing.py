@@ -12,7 +12,7 @@ import click
 from aiida.cmdline.params import options
 from aiida.cmdline.utils import echo
 
-from aiida_rm.cli.output import print_json, print_table
+from aiida_rm.cli.output import DAYS, print_json, print_table
 
 #: Projected of every node.
 _COMMON = ("id", "uuid", "label", "ctime", "attributes")
@@ -27,7 +27,7 @@ LABEL = click.option(
 LAST = click.option("--last", type=click.IntRange(1), metavar="N", help="The newest N alone.")
 
 PAST_DAYS = click.option(
-    "-p", "--past-days", type=click.IntRange(0), metavar="N", help="Those made in the past N days."
+    "-p", "--past-days", type=DAYS, metavar="N", help="Those made in the past N days."
 )
 
 
