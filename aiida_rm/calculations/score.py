@@ -11,6 +11,13 @@ from aiida_rm.calculations.base import EngineCalculation, define_cut_short
 from aiida_rm.data.frames import FramesData
 from aiida_rm.engine import files
 
+#: What is said of known structures without names.
+NAMELESS = (
+    "`known` lacks the label `name`; give each structure the name to report: in a file, `name=...` "
+    "in the second line of an extxyz; of nodes, the label of each StructureData "
+    "(rm.frames_from_structures takes it)"
+)
+
 
 class ScoreCalculation(EngineCalculation):
     """Which structures are valid, unique, novel, and which are known ones."""
@@ -62,10 +69,7 @@ class ScoreCalculation(EngineCalculation):
         if covers and "references" not in inputs and cls.settings_of(inputs).coverage == "on":
             return "the setting 'coverage' is on; give `references`, or set it to auto"
         if known is not None and "name" not in known.structure_labels:
-            return (
-                "`known` lacks the label `name`; give each structure the name to report "
-                "(rm.frames_from_structures takes the labels of StructureData)"
-            )
+            return NAMELESS
         return None
 
     def copies(self) -> list[tuple[str, str, str]]:

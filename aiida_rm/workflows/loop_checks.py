@@ -9,6 +9,7 @@ from aiida import orm
 
 from aiida_rm.calculations.generate import GenerateCalculation
 from aiida_rm.calculations.perturb import unusable
+from aiida_rm.calculations.score import NAMELESS
 from aiida_rm.calculations.train import TrainCalculation, cannot_begin_with
 from aiida_rm.data.frames import FramesData
 from aiida_rm.data.potential import PotentialData
@@ -53,10 +54,7 @@ def check_together(inputs: Mapping[str, Any], _: Any) -> str | None:
     if not isinstance(dataset, FramesData):
         return None  # the port says so
     if isinstance(known, FramesData) and "name" not in known.structure_labels:
-        return (
-            "`known` lacks the label `name`; give each structure the name to report "
-            "(rm.frames_from_structures takes the labels of StructureData)"
-        )
+        return NAMELESS
     try:
         if message := unusable(dataset):
             return f"`dataset`: {message}"

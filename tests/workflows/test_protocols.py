@@ -288,7 +288,9 @@ def test_the_loop_refuses_overlaps_and_nameless_structures(
     dataset = FramesData(diamond_frames)
     builder = LoopWorkChain.get_builder_from_protocol(code, dataset)
     builder.known = FramesData(diamond_frames.without_labels())
-    assert "`known` lacks the label" in refused(LoopWorkChain, builder)
+    told = refused(LoopWorkChain, builder)
+    assert "`known` lacks the label" in told
+    assert "in a file, `name=...`" in told
     crowded = Frames.build([[6, 6]], [[[0, 0, 0], [0.1, 0, 0]]], cells=diamond_frames.cells)
     builder.known = dataset
     builder.dataset = FramesData(crowded)
