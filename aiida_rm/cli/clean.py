@@ -118,7 +118,8 @@ def find(
     for job, remote in query.all():
         if remote.is_cleaned or _goes_on(job) or (computer and job.computer.pk != computer.pk):
             continue
-        if _is_of_another(job, users[job.computer.pk, remote.base.attributes.get("remote_path")]):
+        place = (remote.computer.pk, remote.base.attributes.get("remote_path"))
+        if _is_of_another(job, users.get(place, [])):
             continue
         state = f"[{job.exit_status}]" if job.is_finished else job.process_state.value
         found.append(

@@ -64,7 +64,7 @@ def read_settings(file: Path | None, kind: str) -> dict[str, Any]:
                 "Inputs of the process stand under `overrides`"
             )
     for name in ("options", "overrides", "referees"):
-        if not isinstance(content.get(name) or {}, dict):
+        if content.get(name) is not None and not isinstance(content[name], dict):
             raise RefusalError(f"`{name}` in '{file}' must be a table, is {content[name]!r}")
     return {name: value for name, value in content.items() if value is not None}
 

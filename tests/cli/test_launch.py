@@ -248,7 +248,7 @@ def test_empty_keys_are_as_absent(loop: Any, code: Any, tmp_path: Path) -> None:
     assert "referee: ase" in launch("loop", *asked).stdout
     assert "symprec" in told["validate"]["score"]["settings"]
     for text, message in (
-        ("overrides: [1]", "`overrides` in '"),
+        ("overrides: []", "`overrides` in '"),
         ("overrides: {train: 1}", "'train' in 'train.x' is no table"),
     ):
         file.write_text(text)
@@ -299,16 +299,21 @@ def test_short_runs_tell_no_speed(loop: Any, code: Any, monkeypatch: pytest.Monk
     assert 1000 / 6 * seconds * 0.01 < costs["perturb"].seconds < 1000 / 6 * seconds * 100
 
 
-def test_a_run(engine_code: Any, loop: Any) -> None:
+def test_a_run(engine_code: Any, loop: Any, tmp_path: Path) -> None:
     scored = loop.outputs.scored["round_01"]
+    export(scored.get_frames().select([0, 1]).without_labels(), tmp_path / "r.extxyz", "extxyz")
     result = launch(
         "validate", "--code", engine_code.pk, "--frames", scored.pk, "--protocol", "fast",
         "--set", "score.settings.require_converged=false",
         "--set", f"score.settings.processes={TINY['score']['processes']}",
         "--set", "rules={valid: true}",
-        "--run", "-L", "mine", "-G", "runs", "--json",
+        "--references", tmp_path / "r.extxyz", "--run", "-L", "mine", "-G", "runs", "--json",
     )  # fmt: skip
     told = json.loads(result.stdout)  # what AiiDA reports meanwhile is elsewhere
     node = orm.load_node(told["pk"])
     assert (node.label, told["exit_status"]) == ("mine", 0)
     assert node in list(orm.load_group("runs").nodes)
+    assert (node.inputs.score.references.label, len(node.inputs.score.references)) == (
+        "r.extxyz",
+        2,
+    )
