@@ -1,6 +1,6 @@
 """How long structures take: by the batch, by atoms in a cell, and 1,000 crystals in several jobs.
 
-Random starts, relaxed by two stages of FIRE (60 steps in a fixed cell, 400 in a free one, to 5e-3)
+Random starts, relaxed by two descents (60 steps in a fixed cell, 400 in a free one, to 5e-3)
 on the potentials of examples/potentials:
 
 - ``batch``: carbon, 8 atoms a cell; atoms relaxed together from one structure to many.

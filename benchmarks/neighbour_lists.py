@@ -198,7 +198,7 @@ def main() -> None:
     figures["edges"] = sorted(edges)
 
     part = starts.select(range(given.fire))
-    stages = (Stage(cell="fixed", fmax=5e-3, max_steps=300),)
+    stages = (Stage(optimizer="fire", cell="fixed", fmax=5e-3, max_steps=300),)
     seconds, ours = best(lambda: relax(part, potential, stages), 1)
     figures["fire_ours"] = seconds
     rows.append(("batched FIRE, ours, s", seconds))

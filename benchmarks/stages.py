@@ -31,8 +31,8 @@ def molecules() -> dict[str, Stages]:
     hop = Stage(kind="hop", cell="fixed", amplitude=0.75, fmax=2e-3, max_steps=300)
     bath = Stage(kind="langevin", cell="fixed", time_step=0.3, friction=0.5, max_steps=500)
     moves = {
-        "FIRE": (),
-        "FIRE, jitter 0.75": (fall, Stage(kind="jitter", cell="fixed", amplitude=0.75)),
+        "descent": (),
+        "descent, jitter 0.75": (fall, Stage(kind="jitter", cell="fixed", amplitude=0.75)),
         "hop 4": (replace(hop, cycles=4),),
         "hop 8": (replace(hop, cycles=8),),
         "hop 8, join": (replace(hop, cycles=8, moves=("jitter", "join")),),
@@ -44,7 +44,7 @@ def molecules() -> dict[str, Stages]:
         "Langevin 0.2, 1500": (fall, replace(bath, temperature=0.2, max_steps=1500)),
         "Langevin 0.2, 500, hop 4": (fall, replace(bath, temperature=0.2), replace(hop, cycles=4)),
     }
-    return {name: (*way, fall) for name, way in moves.items()}
+    return _with_fire({name: (*way, fall) for name, way in moves.items()})
 
 
 def crystals() -> dict[str, Stages]:
@@ -55,8 +55,8 @@ def crystals() -> dict[str, Stages]:
     far = ("jitter", "swap", "strain")
     bath = Stage(kind="langevin", time_step=0.3, friction=0.5, max_steps=200, cell="fixed")
     moves = {
-        "FIRE, free cell": (),
-        "FIRE, fixed cell first": (first,),
+        "free cell": (),
+        "fixed cell first": (first,),
         "hydrostatic first": (Stage(cell="hydrostatic", fmax=0.05, max_steps=60),),
         "jitter 0.5": (first, fall, Stage(kind="jitter", amplitude=0.5)),
         "hop 5": (first, replace(hop, cycles=5)),
@@ -67,7 +67,7 @@ def crystals() -> dict[str, Stages]:
         "Langevin 0.1": (first, replace(bath, temperature=0.1)),
         "Langevin 0.3": (first, replace(bath, temperature=0.3)),
     }
-    return {name: (*way, fall) for name, way in moves.items()}
+    return _with_fire({name: (*way, fall) for name, way in moves.items()})
 
 
 def carbons() -> dict[str, Stages]:
@@ -75,14 +75,22 @@ def carbons() -> dict[str, Stages]:
     fall = Stage(fmax=5e-4, max_steps=500)
     bath = Stage(kind="langevin", time_step=0.3, friction=0.5, max_steps=200, temperature=0.1)
     moves = {
-        "FIRE, free cell": (),
-        "FIRE, fixed cell first": (Stage(cell="fixed", fmax=0.05, max_steps=100),),
+        "free cell": (),
+        "fixed cell first": (Stage(cell="fixed", fmax=0.05, max_steps=100),),
         "jitter 0.5": (fall, Stage(kind="jitter", amplitude=0.5)),
         "hop 5": (Stage(kind="hop", cycles=5, amplitude=0.5, fmax=0.01, max_steps=150),),
         "Langevin 0.1, fixed cell": (replace(bath, cell="fixed"),),
         "Langevin 0.1, free cell": (bath,),
     }
-    return {name: (*way, fall) for name, way in moves.items()}
+    return _with_fire({name: (*way, fall) for name, way in moves.items()})
+
+
+def _with_fire(ways: dict[str, Stages]) -> dict[str, Stages]:
+    """The simplest ways by FIRE, too."""
+    for name in ("descent", "free cell", "fixed cell first"):
+        if name in ways:
+            ways[f"{name}, FIRE"] = tuple(replace(stage, optimizer="fire") for stage in ways[name])
+    return ways
 
 
 SCHEDULES = {"qm7b": molecules, "mp": crystals, "diamond": carbons}
