@@ -139,7 +139,7 @@ def test_the_walltime_is_not_part_of_the_hash(inputs: Any, instantiate: Any) -> 
         ("train", {"seed": -1}, "'seed' is -1, must be at least 0"),
         ("train", {"learning_rate": "1e-2"}, "'learning_rate' must be of type float"),
         ("generate", {"formulas": ["Xx2"]}, "'Xx' in the formula"),
-        ("generate", {"stages": [{"kind": "boil"}]}, "must be one of fire, jitter"),
+        ("generate", {"stages": [{"kind": "boil"}]}, "must be one of relax, jitter"),
         ("score", {"symprec": 2}, "'symprec' is 2.0, must be at most 1 angstrom"),
         ("relax", {}, "'calculator' is '', not 'package.module:Class', such as"),
         ("relax", {"calculator": "emt.EMT"}, r"'calculator' is 'emt\.EMT', not 'package"),
