@@ -40,7 +40,7 @@ class RelaxSettings:
     )
     optimizer: str = knob(
         "bfgs",
-        "ASE's way to relax; bfgs: in the fewest steps, each costs as the cube of the atoms; lbfgs: "
+        "how ASE relaxes; bfgs: in the fewest steps, each costs as the cube of the atoms; lbfgs: "
         "for hundreds of atoms; fire: in two to three times as many, forgiving of rough forces",
         choices=OPTIMIZERS,
     )

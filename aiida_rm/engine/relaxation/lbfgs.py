@@ -74,9 +74,9 @@ def step(batch: Batch, forces: Tensor, pull: Tensor, on: Tensor) -> tuple[Tensor
     moves = torch.where(kept, torch.cat([moves[:, 1:], way[:, None]], 1), moves)
     past = torch.where(kept, torch.cat([changes[:, 1:], slope[:, None]], 1), past)
     batch.past_moves, batch.past_changes = moves[:atoms], past[:atoms]
-    batch.past_strains = moves[atoms:].unflatten(0, (-1, 3))
-    batch.past_pulls = past[atoms:].unflatten(0, (-1, 3))
+    batch.past_strains = torch.unflatten(moves[atoms:], 0, (-1, 3))
+    batch.past_pulls = torch.unflatten(past[atoms:], 0, (-1, 3))
     batch.weights = torch.where(on[:, None], weights, batch.weights)
     batch.started = batch.started | on
-    strains = way[atoms:].unflatten(0, (-1, 3)) / batch.counts[:, None, None]
+    strains = torch.unflatten(way[atoms:], 0, (-1, 3)) / batch.counts[:, None, None]
     return way[:atoms], strains

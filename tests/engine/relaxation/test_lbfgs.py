@@ -1,4 +1,4 @@
-"""L-BFGS against the dense formula, its memory, and that it finds what FIRE finds in fewer steps."""
+"""L-BFGS: the dense formula, its memory, and what FIRE finds in fewer steps."""
 
 from __future__ import annotations
 
