@@ -11,7 +11,7 @@ from ase.build import bulk, molecule
 from ase.calculators import emt
 from ase.calculators.calculator import Calculator, all_changes
 from ase.filters import FrechetCellFilter
-from ase.optimize import BFGS, FIRE
+from ase.optimize import FIRE
 
 from aiida_rm.engine.ase_relaxation import judge, make_calculator, repeats
 from aiida_rm.engine.converters import from_ase
