@@ -185,6 +185,12 @@ def test_stages() -> None:
             r"'stages\[0\]\.moves' names 'strain', .* but 'stages\[0\]\.cell' is 'hydrostatic'",
         ),
         ([{"amplitude": 0.1}], r"'stages\[0\]\.amplitude' says nothing to a stage of kind 'relax'"),
+        ([{"kind": "fire"}], r"'stages\[0\]\.kind' is 'fire', must be one of relax"),
+        ([{"optimizer": "adam"}], r"'stages\[0\]\.optimizer' is 'adam', must be one of lbfgs"),
+        (
+            [{"kind": "jitter", "amplitude": 0.1, "optimizer": "fire"}, {}],
+            r"'stages\[0\]\.optimizer' says nothing to a stage of kind 'jitter'",
+        ),
         ([{"kind": "hop", "temperature": -1.0}, {}], r"'stages\[0\]\.temperature' is -1.0"),
     ],
 )
