@@ -35,6 +35,7 @@ Fault = Callable[[Any], None]
 
 def kill_workers(daemon: Any) -> None:
     """Kill all workers; the daemon starts others."""
+    assert until(lambda: len(_workers(daemon)) == _wanted(daemon), 60)
     before = _workers(daemon)
     for pid in before:
         os.kill(pid, signal.SIGKILL)
@@ -45,9 +46,16 @@ def _workers(daemon: Any) -> set[int]:
     return {int(pid) for pid in daemon.get_worker_info().get("info", {})}
 
 
+def _wanted(daemon: Any) -> int:
+    """How many workers the daemon keeps; fewer live while it replaces one that a fault ended."""
+    asked = {"name": daemon.daemon_name, "keys": ["numprocesses"]}
+    answer = daemon.call_client({"command": "get", "properties": asked})
+    return int(answer["options"]["numprocesses"])
+
+
 def restart_daemon(daemon: Any) -> None:
     """`verdi daemon stop`, `verdi daemon start`."""
-    count = len(_workers(daemon))
+    count = _wanted(daemon)
     stop_daemon(daemon)
     daemon.start_daemon(number_workers=count)
 
@@ -91,7 +99,7 @@ def planned(fault: Fault) -> Fault:
     """With the daemon stopped before."""
 
     def in_between(daemon: Any) -> None:
-        count = len(_workers(daemon))
+        count = _wanted(daemon)
         stop_daemon(daemon)
         fault(daemon)
         daemon.start_daemon(number_workers=count)
@@ -103,7 +111,7 @@ def repaired(fault: Fault) -> Fault:
     """With what is to be done where AiiDA's workers do not get over a fault by themselves."""
 
     def then_repair(daemon: Any) -> None:
-        count = len(_workers(daemon))
+        count = _wanted(daemon)
         fault(daemon)
         stop_daemon(daemon)
         _verdi(daemon, "process", "repair", "--force")
