@@ -170,6 +170,13 @@ class TrainSettings:
         "which average of the weights is handed out: of the best epoch, or the last",
         choices=("best", "last"),
     )
+    environments: int = knob(
+        4000,
+        "atoms of the stable structures that the potential remembers, to tell how far others are "
+        "from them; 0: none, as with fewer than 100 structures",
+        low=0,
+        high=1_000_000,
+    )
     workers: int = knob(
         0,
         "processes that make graphs and copies ahead; 0: none, as they are needed",
@@ -318,6 +325,13 @@ class GenerateSettings:
         "E~ per atom of a structure that falls lower is not believed, for no response is below 0: "
         "it exploded",
         unit="angstrom^2",
+    )
+    ranking_weight: float = knob(
+        0.03,
+        "the label 'ranking' is E~ per atom and this times the latent distance from the training "
+        "set; E~ per atom alone where the potential remembers no environments",
+        unit="angstrom^2",
+        low=0,
     )
     skin: float = knob(
         0.5,

@@ -66,6 +66,16 @@ class Stage:
         unit="angstrom^2",
         low=0,
     )
+    connected: bool = knob(
+        False, "hop: a molecule in pieces is judged as higher than all that are in one piece"
+    )
+    latent_weight: float = knob(
+        0.0,
+        "hop: what is judged is E~ and for each atom this times its latent distance from the "
+        "training set",
+        unit="angstrom^2",
+        low=0,
+    )
     final_temperature: float = knob(
         0.0, "langevin: at the last step, linear between", unit="angstrom^2", low=0
     )
@@ -82,6 +92,8 @@ _READ_BY = {
     "moves": ("hop",),
     "strain": ("hop",),
     "temperature": ("langevin", "hop"),
+    "connected": ("hop",),
+    "latent_weight": ("hop",),
     "final_temperature": ("langevin",),
     "time_step": ("langevin",),
     "friction": ("langevin",),
@@ -123,6 +135,10 @@ def _check_stage(stage: Stage, name: str, *, periodic: bool) -> None:
         if "jitter" in stage.moves and not stage.amplitude:
             raise SettingsError(
                 f"'{name}.amplitude' is 0, so no cycle would move; give it, such as 0.5"
+            )
+        if stage.connected and periodic:
+            raise SettingsError(
+                f"'{name}.connected' is for molecules, and 'periodic' is true; leave it out"
             )
         if "strain" in stage.moves and not stage.strain:
             raise SettingsError(

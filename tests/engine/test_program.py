@@ -14,13 +14,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from aiida_rm.engine import files, tasks, ticker
 from aiida_rm.engine.__main__ import main
 from aiida_rm.engine.frames import Frames
 from aiida_rm.engine.job import Job
 from aiida_rm.engine.labels import COMMITTEE, GENERATED
+from aiida_rm.engine.neighbors import build_graph
 from aiida_rm.engine.potential import Potential
+from aiida_rm.engine.potential.environments import Environments
 from aiida_rm.engine.relaxation import relax
 from aiida_rm.engine.settings import GenerateSettings
 from tests.engine.program import TRAIN, metrics, prepare, results
@@ -180,6 +183,34 @@ def test_a_penalty_is_part_of_the_job(chain: Path, tmp_path: Path) -> None:
     made = Frames.load(folder / files.OUTPUT_FRAMES).structure
     assert (made["penalty"] > 0).all()
     assert set(GENERATED) < set(made)
+
+
+def test_labels_of_what_the_potential_remembers(chain: Path, tmp_path: Path) -> None:
+    alone = Frames.load(chain / "generate" / files.OUTPUT_FRAMES).structure
+    assert np.isnan(alone["latent_distance"]).all()
+    np.testing.assert_array_equal(alone["ranking"], alone["energy_per_atom"])
+    folder = bad(tmp_path / "aware", "generate", chain)
+    path = folder / files.INPUT_POTENTIAL
+    potential = Potential.load(path)
+    trained = Frames.load(chain / "train" / files.INPUT_FRAMES)
+    graph = build_graph(trained, potential.cutoff, dtype=torch.float32)
+    potential.environments = Environments.of(potential.hidden(graph), graph.numbers)
+    potential.notes |= {"latent_percentiles": np.linspace(0, 1, 101).tolist()}
+    potential.save(path)
+    spoil_settings(folder, ranking_weight=0.5)
+    assert main(["generate", str(folder / files.SETTINGS)]) == 0
+    made = Frames.load(folder / files.OUTPUT_FRAMES).structure
+    assert {name: array.dtype.kind for name, array in made.items()} == GENERATED
+    np.testing.assert_array_equal(made["energy"], alone["energy"])
+    sound = np.isfinite(made["energy"])
+    apart = made["latent_distance"][sound]
+    assert (apart > 0).all()
+    np.testing.assert_allclose(
+        made["ranking"][sound], made["energy_per_atom"][sound] + 0.5 * apart, rtol=1e-12
+    )
+    percents = np.minimum(100 * apart, 100)
+    np.testing.assert_allclose(made["latent_percentile"][sound], percents, atol=1e-6)
+    assert np.isnan(made["latent_distance"][~sound]).all()
 
 
 @pytest.fixture(scope="module")

@@ -191,6 +191,12 @@ def test_stages() -> None:
             [{"kind": "jitter", "amplitude": 0.1, "optimizer": "fire"}, {}],
             r"'stages\[0\]\.optimizer' says nothing to a stage of kind 'jitter'",
         ),
+        ([{"latent_weight": 0.1}], r"'stages\[0\]\.latent_weight' says nothing to a stage of kind"),
+        ([{"connected": True}], r"'stages\[0\]\.connected' says nothing to a stage of kind"),
+        (
+            [{"kind": "hop", "amplitude": 0.5, "connected": True}, {}],
+            r"'stages\[0\]\.connected' is for molecules, and 'periodic' is true",
+        ),
         ([{"kind": "hop", "temperature": -1.0}, {}], r"'stages\[0\]\.temperature' is -1.0"),
     ],
 )

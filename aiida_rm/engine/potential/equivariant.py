@@ -126,10 +126,15 @@ class EquivariantNetwork(nn.Module):
         numbers: Tensor,
         weights: Tensor,
         even: bool = False,
-    ) -> Tensor:
-        """(A,) energies, from edge vectors (E, 3), sorted edges (2, E), numbers (A,).
+    ) -> tuple[Tensor, Tensor]:
+        """(A,) energies and (A, H) the last hidden layer, from edge vectors (E, 3) and more.
 
-        ``weights`` (E,) say how far a pair is seen (potential/core.py); ``even`` is that of Graph.
+        Args:
+            vectors: (E, 3) of the edges.
+            edge_index: (2, E) sorted by the first row.
+            numbers: (A,) of the elements.
+            weights: (E,) how far a pair is seen (potential/core.py).
+            even: that of Graph.
         """
         distances, cutoff = lengths(vectors), self.shape.cutoff
         radial = bessel(distances, cutoff, self.tables["waves"])
@@ -142,8 +147,9 @@ class EquivariantNetwork(nn.Module):
             scalars, state = scalars + scalar, state + vector
             scalar, vector = update(scalars, state)
             scalars, state = scalars + scalar, state + vector
-        energies: Tensor = self.readout(scalars)
-        return energies[:, 0]
+        hidden: Tensor = self.readout[:-1](scalars)
+        energies: Tensor = self.readout[-1](hidden)
+        return energies[:, 0], hidden
 
     @torch.no_grad()
     def standardise(

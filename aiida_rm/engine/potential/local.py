@@ -111,16 +111,22 @@ class LocalNetwork(nn.Module):
         numbers: Tensor,
         weights: Tensor,
         even: bool = False,
-    ) -> Tensor:
-        """(A,) energies, from edge vectors (E, 3), sorted edges (2, E), numbers (A,).
+    ) -> tuple[Tensor, Tensor]:
+        """(A,) energies and (A, H) the last hidden layer, from edge vectors (E, 3) and more.
 
-        ``weights`` (E,) say how far a pair is seen (potential/core.py); ``even`` is that of Graph.
+        Args:
+            vectors: (E, 3) of the edges.
+            edge_index: (2, E) sorted by the first row.
+            numbers: (A,) of the elements.
+            weights: (E,) how far a pair is seen (potential/core.py).
+            even: that of Graph.
         """
         features = self.features(vectors, edge_index, numbers, weights, even)
         features = (features - self.feature_mean) * self.feature_scale
-        deep: Tensor = self.deep(torch.cat([features, self.centre(numbers)], -1))
+        hidden: Tensor = self.deep[:-1](torch.cat([features, self.centre(numbers)], -1))
+        deep: Tensor = self.deep[-1](hidden)
         linear: Tensor = self.linear(features)
-        return (deep + linear)[:, 0]
+        return (deep + linear)[:, 0], hidden
 
     def features(
         self,

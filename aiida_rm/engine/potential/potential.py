@@ -21,6 +21,7 @@ from aiida_rm.engine.errors import DiskError, PotentialError, SettingsError, bri
 from aiida_rm.engine.files import SCHEMA_VERSION
 from aiida_rm.engine.neighbors import Graph
 from aiida_rm.engine.potential.core import core_energy, core_radii, largest_core, visibility
+from aiida_rm.engine.potential.environments import Environments
 from aiida_rm.engine.potential.equivariant import EquivariantHyperparameters, EquivariantNetwork
 from aiida_rm.engine.potential.local import LocalHyperparameters, LocalNetwork
 from aiida_rm.engine.potential.radial import lengths, squares
@@ -74,6 +75,8 @@ class Potential(nn.Module):
         self.register_buffer("element_energy", torch.zeros(MAX_NUMBER + 1))
         self.tables = Tables(radii=RADII)
         self.elements: tuple[str, ...] = ()
+        #: Of the training set; None: too few stable structures, or none were asked for.
+        self.environments: Environments | None = None
         self.notes: dict[str, Any] = {}
 
     @property
@@ -92,15 +95,15 @@ class Potential(nn.Module):
         """Numbers that training changes."""
         return self.network.n_parameters
 
-    def atom_energies(self, vectors: Tensor, graph: Graph) -> Tensor:
-        """(A,) energies from the edge vectors (E, 3) of a graph."""
+    def atom_energies(self, vectors: Tensor, graph: Graph) -> tuple[Tensor, Tensor]:
+        """(A,) energies and (A, H) the last hidden layer, from edge vectors (E, 3) of a graph."""
         radii, seen = self._pairs(vectors, graph)
-        network: Tensor = self.network(
+        network, hidden = self.network(
             vectors, graph.edge_index, graph.numbers, seen, even=graph.even
         )
         pairs = core_energy(squares(vectors), radii, self.core_strength)
         repulsion = torch.zeros_like(network).index_add(0, graph.edge_index[0], 0.5 * pairs)
-        return network + repulsion + self.element_energy.index_select(0, graph.numbers)
+        return network + repulsion + self.element_energy.index_select(0, graph.numbers), hidden
 
     def visible(self, graph: Graph) -> Tensor:
         """(E,) how far the network sees each pair."""
@@ -116,7 +119,7 @@ class Potential(nn.Module):
         """E~, forces and stress; ``create_graph`` keeps what a loss on them needs."""
         vectors = graph.edge_vectors().detach().requires_grad_(True)
         with torch.enable_grad():
-            atoms = self.atom_energies(vectors, graph)
+            atoms, _ = self.atom_energies(vectors, graph)
             (slope,) = torch.autograd.grad(atoms.sum(), vectors, create_graph=create_graph)
         if not create_graph:
             vectors, atoms = vectors.detach(), atoms.detach()
@@ -125,8 +128,31 @@ class Potential(nn.Module):
     @torch.no_grad()
     def energies(self, graph: Graph) -> Tensor:
         """(S,) E~ alone, for half of what the derivatives cost besides."""
-        atoms = self.atom_energies(graph.edge_vectors(), graph)
+        atoms, _ = self.atom_energies(graph.edge_vectors(), graph)
         return atoms.new_zeros(graph.n_structures).index_add(0, graph.batch, atoms)
+
+    @torch.no_grad()
+    def hidden(self, graph: Graph) -> Tensor:
+        """(A, H) the last hidden layer of each atom."""
+        return self.atom_energies(graph.edge_vectors(), graph)[1]
+
+    @torch.no_grad()
+    def energies_and_distances(self, graph: Graph) -> tuple[Tensor, Tensor]:
+        """(S,) E~, and (S,) the sum of the atoms' latent distances (potential/environments.py).
+
+        Raises:
+            PotentialError: it knows no environments.
+        """
+        if self.environments is None:
+            raise PotentialError(
+                "the potential holds no environments of its training set; train it with "
+                "'environments' above 0, on a hundred stable structures or more"
+            )
+        atoms, hidden = self.atom_energies(graph.edge_vectors(), graph)
+        apart = self.environments.distances(hidden, graph.numbers)
+        both = atoms.new_zeros(2, graph.n_structures)
+        both = both.index_add(1, graph.batch, torch.stack([atoms, apart]))
+        return both[0], both[1]
 
     def header(self) -> dict[str, Any]:
         """What the file says of itself; only plain values, nothing of time or place."""
@@ -159,7 +185,10 @@ class Potential(nn.Module):
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write weights and header; the file appears under its name only when whole."""
-        tensors = {name: value.detach().cpu() for name, value in self.state_dict().items()}
+        tensors = self.state_dict()
+        if self.environments is not None:
+            tensors |= self.environments.tensors()
+        tensors = {name: value.detach().cpu() for name, value in tensors.items()}
         write_safetensors(path, tensors, self.header())
 
     @classmethod
@@ -177,6 +206,7 @@ class Potential(nn.Module):
         """
         tensors, header = read_safetensors(path, "potential")
         try:
+            environments = Environments.taken_from(tensors)
             shape, core = _shape_of(header, len(tensors)), _core_of(header)
             with torch.device("meta"):
                 _check_sizes(cls(shape, *core), tensors)
@@ -187,13 +217,15 @@ class Potential(nn.Module):
             potential.notes = {k: v for k, v in header.items() if k not in own or k == "training"}
             potential.to(tensors["element_energy"].dtype)
             potential.load_state_dict(tensors)
+            potential.environments = environments
         except (KeyError, TypeError, ValueError, RuntimeError, SettingsError) as error:
             raise PotentialError(
                 f"'{Path(path).name}' is damaged or not from this version: {brief(error)}"
             ) from error
         if not elements or any(symbol not in SYMBOLS[1:] for symbol in elements):
             raise PotentialError(f"'{Path(path).name}' names no known elements")
-        if any(not torch.isfinite(value).all() for value in tensors.values()):
+        known = environments.tensors() if environments else {}
+        if any(not torch.isfinite(value).all() for value in (tensors | known).values()):
             raise PotentialError(f"'{Path(path).name}' holds weights that are not finite")
         return potential.to(device=device, dtype=dtype)
 

@@ -3,7 +3,7 @@
 from aiida_rm.engine.relaxation.driver import RelaxStatus, relax
 from aiida_rm.engine.relaxation.penalty import load_penalty
 from aiida_rm.engine.relaxation.results import CONVERGED, EXPLODED, NO_MEMORY, OUT_OF_STEPS
-from aiida_rm.engine.relaxation.uncertainty import with_uncertainty
+from aiida_rm.engine.relaxation.uncertainty import latent_distances, with_uncertainty
 
 __all__ = [
     "CONVERGED",
@@ -11,6 +11,7 @@ __all__ = [
     "NO_MEMORY",
     "OUT_OF_STEPS",
     "RelaxStatus",
+    "latent_distances",
     "load_penalty",
     "relax",
     "with_uncertainty",

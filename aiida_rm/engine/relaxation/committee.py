@@ -1,4 +1,7 @@
-"""Basin hopping that several potentials judge: a false minimum of one is rarely one of others."""
+"""Basin hopping by more than E~ of one potential, which may be led into its false minima.
+
+A false minimum of one potential is rarely one of others, and seldom like what it was trained on.
+"""
 
 from __future__ import annotations
 
@@ -22,28 +25,49 @@ def enough(hopping: Tensor, running: Tensor) -> bool:
     return bool(hopping.any() & (hopping.sum() >= WAITING_SHARE * running.sum()))
 
 
-def with_mean(
-    batch: Batch, which: Tensor, field: Field, members: Sequence[Potential], floor: float
+def judged(
+    batch: Batch,
+    which: Tensor,
+    field: Field,
+    potentials: Sequence[Potential],
+    latent_weight: Tensor,
+    floor: float,
 ) -> Field:
-    """The field with the mean E~ of the potential and the members as that of some structures.
+    """The field with what some structures are judged by as their value.
+
+    That is the mean E~ of all potentials and, where there is a weight, their mean latent distance.
 
     Args:
         batch: listed as far as the largest cutoff.
         which: (S,) those that are judged; the others stay as they are.
-        field: of the potential.
-        members: the others of the committee.
+        field: of the first potential.
+        potentials: the one that is descended on, and the others of its committee.
+        latent_weight: (S,) angstrom^2 for each atom and unit of distance; above 0 somewhere only
+            where the first potential has environments. Others without have no say in it.
         floor: E~ per atom below which no potential is believed: the structure is broken.
     """
     some = batch.keep(which)
     rows = torch.nonzero(which)[:, 0]
     own = field.energy.index_select(0, rows)
     graph = some.graph()
-    others = [member.energies(graph.within(member.cutoff)) for member in members]
-    energies = torch.stack([own, *others])
-    mean = energies.mean(0)
-    lost = ~torch.isfinite(mean) | (energies.amin(0) < floor * some.counts)
+    weight = latent_weight.index_select(0, rows)
+    energies, apart = [own], []
+    for number, potential in enumerate(potentials):
+        part = graph.within(potential.cutoff)
+        if potential.environments is not None and bool((weight > 0).any()):
+            energy, distance = potential.energies_and_distances(part)
+            apart.append(distance)
+        elif number:
+            energy = potential.energies(part)
+        if number:
+            energies.append(energy)
+    stacked = torch.stack(energies)
+    value = stacked.mean(0)
+    if apart:
+        value = value + weight * torch.stack(apart).mean(0)
+    lost = ~torch.isfinite(value) | (stacked.amin(0) < floor * some.counts)
     return replace(
         field,
-        value=field.value.index_add(0, rows, mean - own),
+        value=field.value.index_add(0, rows, value - own),
         broken=field.broken.index_put((rows,), lost | field.broken.index_select(0, rows)),
     )

@@ -85,7 +85,8 @@ def relax(
         penalty: added to E~ (relaxation/penalty.py).
         floor: E~ per atom of a structure that falls lower is not believed: it exploded.
         members: of a committee, on the same device and in the same dtype: what a cycle of hop has
-            come to is judged by the mean E~ of the potential and them.
+            come to is judged by the mean E~ of the potential and them, and by their mean latent
+            distance where a stage weighs it.
         should_stop: asked at every step; a reason ends the run with what is finished.
         on_step: told at every step.
         parts: gets what is finished whenever it is due.
@@ -218,16 +219,18 @@ class _Relaxation:
         return (field.largest < self.schedule.fmax[batch.stage]) & ~heated
 
     def _ask(self, batch: Batch, field: Field, ended: Tensor) -> tuple[Field, Tensor]:
-        """The field with what a committee says of descents of hop, and who of ``ended`` goes on.
+        """The field with what descents of hop are judged by, and who of ``ended`` goes on.
 
-        The others wait where they are until there are enough to ask it.
+        The others wait where they are until there are enough to ask for it.
         """
-        if not self.members or "hop" not in self.schedule.kinds:
+        potentials, schedule = (self.potential, *self.members), self.schedule
+        if "hop" not in schedule.kinds or not (self.members or schedule.latent):
             return field, ended
-        hopping = ended & (self.schedule.kind[batch.stage] == HOP)
+        hopping = ended & (schedule.kind[batch.stage] == HOP)
         if not committee.enough(hopping, ~batch.done):
             return field, ended & ~hopping
-        return committee.with_mean(batch, hopping, field, self.members, self.floor), ended
+        weight = schedule.latent_weight[batch.stage]
+        return committee.judged(batch, hopping, field, potentials, weight, self.floor), ended
 
     def _judge(self, batch: Batch, field: Field, ended: Tensor) -> None:
         """Those in ``ended`` begin another cycle or the next stage, or get their verdict."""

@@ -19,6 +19,10 @@ from aiida_rm.engine.relaxation.pieces import find_pieces, in_pieces
 from aiida_rm.engine.relaxation.schedule import HOP, Schedule
 from aiida_rm.engine.settings import MOVES
 
+#: Angstrom^2 that a molecule in pieces is judged higher; more than what E~ differs by, and not so
+#: much that the digits of E~ are lost.
+_TORN = 100.0
+
 
 def begin(batch: Batch, on: Tensor) -> None:
     """What the structures in ``on`` (S,) go back to until a descent went well: where they are."""
@@ -43,6 +47,7 @@ def judge(batch: Batch, ended: Tensor, field: Field, schedule: Schedule) -> Tens
         (S,) which of them have no cycle left, or no move that they could make; these are as low
         as they ever were in this stage. Where no descent went well, ``best_value`` is infinite.
     """
+    field = _connected(batch, ended, field, schedule)
     temperature = schedule.temperature[batch.stage]
     state = noise.hashed(batch.key, batch.stage, batch.cycle, noise.ACCEPT)
     chance = torch.exp((batch.kept_value - field.value) / temperature.clamp(min=1e-30))
@@ -77,6 +82,15 @@ def judge(batch: Batch, ended: Tensor, field: Field, schedule: Schedule) -> Tens
     moves.join(batch, again & (move == MOVES.index("join")), labels)
     moves.strain(batch, again & (move == MOVES.index("strain")), schedule)
     return over
+
+
+def _connected(batch: Batch, ended: Tensor, field: Field, schedule: Schedule) -> Field:
+    """The field with molecules in pieces far above all others, where a stage wants them in one."""
+    if not schedule.connects:
+        return field
+    which = ended & schedule.connected[batch.stage]
+    torn = in_pieces(batch, which, find_pieces(batch, which))
+    return replace(field, value=field.value + _TORN * torn)
 
 
 def _labels(batch: Batch, ended: Tensor, schedule: Schedule) -> Tensor:

@@ -20,6 +20,10 @@ class Schedule:
         #: Kinds that occur, to skip the work of those that do not.
         self.kinds = {stage.kind for stage in stages}
         self.optimizers = {stage.optimizer for stage in stages if stage.kind in ("relax", "hop")}
+        #: Whether latent distances are asked for.
+        self.latent = any(stage.latent_weight for stage in stages)
+        #: Whether any stage wants molecules in one piece.
+        self.connects = any(stage.connected for stage in stages)
         self.last = len(stages) - 1
 
         def real(name: str) -> Tensor:
@@ -34,6 +38,7 @@ class Schedule:
         self.cell_mode = whole([CELL_MODES.index(stage.cell) for stage in stages])
         self.max_steps = whole([stage.max_steps for stage in stages])
         self.cycles = whole([stage.cycles for stage in stages])
+        self.connected = torch.tensor([stage.connected for stage in stages], device=device)
         #: (stages, kinds of move) how often each is named.
         self.moves = torch.tensor(
             [[stage.moves.count(move) for move in MOVES] for stage in stages],
@@ -44,6 +49,7 @@ class Schedule:
         self.amplitude = real("amplitude")
         self.strain = real("strain")
         self.temperature = real("temperature")
+        self.latent_weight = real("latent_weight")
         self.final_temperature = real("final_temperature")
         self.time_step = real("time_step")
         self.friction = real("friction")

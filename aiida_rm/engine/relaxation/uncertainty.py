@@ -1,8 +1,9 @@
-"""What a committee of potentials, trained alike but for the seed, disagrees about."""
+"""What potentials disagree about, and how far a structure is from what they learnt from."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +17,8 @@ from aiida_rm.engine.relaxation import lists
 from aiida_rm.engine.relaxation.batch import Batch
 from aiida_rm.engine.relaxation.memory import Room, exhausted
 from aiida_rm.engine.relaxation.queue import Queue
+
+Answer = TypeVar("Answer")
 
 
 def with_uncertainty(
@@ -54,41 +57,93 @@ def with_uncertainty(
         on_batch: told after every batch how many of how many are done.
     """
     rows = np.flatnonzero(which) if which is not None else np.arange(len(frames))
-    part = frames.select(rows)
-    force_deviation = np.full(part.n_atoms, np.nan)
+    force_deviation = np.full(frames.n_atoms, np.nan)
     labels = np.full((len(COMMITTEE), len(frames)), np.nan)
-    weight = potentials[0].element_energy
-    queue = Queue(part, Room(batch_atoms, weight.device), batch_edges, weight.dtype, weight.device)
-    finished = 0
-    while not should_stop() and (batch := queue.fill(None)) is not None:
-        batch, found = _judge(batch, potentials, queue)
-        queue.room.measure(len(batch.numbers))
-        if found is not None:
-            places = batch.row.cpu().numpy()
-            force_deviation[part.atoms_of(places)] = found[0].cpu().numpy()
-            labels[:, rows[places]] = found[1].cpu().numpy()
-        finished += len(batch)
-        on_batch(finished, len(part))
-    atoms = np.full(frames.n_atoms, np.nan)
-    atoms[frames.atoms_of(rows)] = force_deviation
+    told = _ask(
+        frames.select(rows),
+        potentials,
+        _deviations,
+        batch_atoms,
+        batch_edges,
+        should_stop,
+        on_batch,
+    )
+    for places, (atoms, structures) in told:
+        force_deviation[frames.atoms_of(rows[places])] = atoms.cpu().numpy()
+        labels[:, rows[places]] = structures.cpu().numpy()
     return frames.with_labels(
-        structure=dict(zip(COMMITTEE, labels, strict=True)), atom={"force_deviation": atoms}
+        structure=dict(zip(COMMITTEE, labels, strict=True)),
+        atom={"force_deviation": force_deviation},
     )
 
 
-def _judge(
-    batch: Batch, potentials: Sequence[Potential], queue: Queue
-) -> tuple[Batch, tuple[Tensor, Tensor] | None]:
-    """The part of a batch that fits into the memory, and its deviations; the rest waits.
+def latent_distances(
+    frames: Frames,
+    potentials: Sequence[Potential],
+    which: NDArray[np.bool_] | None = None,
+    *,
+    batch_atoms: int = 0,
+    batch_edges: int = 0,
+) -> NDArray[np.float64]:
+    """How far the atoms of structures are from those that K potentials learnt from.
 
-    Without them, the only structure of the batch is too large.
+    Args:
+        frames: any structures.
+        potentials: with environments, all on one device and in one dtype.
+        which: (S,) the structures to look at; None: all.
+        batch_atoms: as in :func:`driver.relax`.
+        batch_edges: as in :func:`driver.relax`.
+
+    Returns:
+        (K, S) latent distances (potential/environments.py), the mean of the atoms of each
+        structure; NaN is what was not asked for, or does not fit into the memory.
+    """
+    rows = np.flatnonzero(which) if which is not None else np.arange(len(frames))
+    found = np.full((len(potentials), len(frames)), np.nan)
+    for places, apart in _ask(frames.select(rows), potentials, _apart, batch_atoms, batch_edges):
+        found[:, rows[places]] = apart.cpu().numpy()
+    return found
+
+
+def _ask(
+    frames: Frames,
+    potentials: Sequence[Potential],
+    question: Callable[[Batch, Sequence[Potential], Tensor], Answer],
+    batch_atoms: int,
+    batch_edges: int,
+    should_stop: Callable[[], str | None] = lambda: None,
+    on_batch: Callable[[int, int], None] = lambda _finished, _total: None,
+) -> Iterator[tuple[NDArray[np.int64], Answer]]:
+    """Rows of the structures in each batch, and what the potentials answer about them."""
+    weight = potentials[0].element_energy
+    room = Room(batch_atoms, weight.device)
+    queue = Queue(frames, room, batch_edges, weight.dtype, weight.device)
+    finished = 0
+    while not should_stop() and (batch := queue.fill(None)) is not None:
+        batch, answer = _fit(batch, potentials, queue, question)
+        queue.room.measure(len(batch.numbers))
+        if answer is not None:
+            yield batch.row.cpu().numpy(), answer
+        finished += len(batch)
+        on_batch(finished, len(frames))
+
+
+def _fit(
+    batch: Batch,
+    potentials: Sequence[Potential],
+    queue: Queue,
+    question: Callable[[Batch, Sequence[Potential], Tensor], Answer],
+) -> tuple[Batch, Answer | None]:
+    """The part of a batch that fits into the memory, and the answer; the rest waits.
+
+    Without an answer, the only structure of the batch is too large.
     """
     reach = max(potential.cutoff for potential in potentials)
     while True:
         try:
             broken = lists.refresh(batch, reach, skin=0.0)
             if not queue.batch_edges or bool(queue.fitting(batch).all()):
-                return batch, _deviations(batch, potentials, broken)
+                return batch, question(batch, potentials, broken)
         except (RuntimeError, MemoryError) as error:
             if not exhausted(error):
                 raise
@@ -100,6 +155,13 @@ def _judge(
         # Only now, without the error, what it held of the memory is free.
         queue.room.halve(len(batch.numbers))
         batch = queue.split(batch)
+
+
+def _apart(batch: Batch, potentials: Sequence[Potential], broken: Tensor) -> Tensor:
+    """(K, S) mean latent distances of the atoms."""
+    graph = batch.graph()
+    found = [one.energies_and_distances(graph.within(one.cutoff))[1] for one in potentials]
+    return (torch.stack(found).double() / batch.counts).masked_fill(broken, torch.nan)
 
 
 def _deviations(

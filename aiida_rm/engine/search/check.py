@@ -52,6 +52,14 @@ def check_search(
             "for; set 'periodic' to false and the 'cell' of every stage to 'fixed', or train on "
             "crystals"
         )
+    aware = bool(known.latent)
+    for number, stage in enumerate(settings.stages):
+        if stage.latent_weight and not aware:
+            raise PotentialError(
+                f"'stages[{number}].latent_weight' asks how far structures are from the training "
+                "set, which the potential does not remember; set it to 0, or train with "
+                "'environments' above 0 on a hundred stable structures or more"
+            )
     drawn = given is None or settings.seeding in ("decorate", "substitute")
     compositions = Compositions(settings, known) if drawn else None
     wanted = {"elements": set(settings.elements)}

@@ -38,6 +38,7 @@ class Knowledge:
         box_shape: its edges over the cube root of its volume.
         energies: square angstrom; E~ per atom of the stable structures, at every percent from the
             lowest to the highest; empty if unknown.
+        latent: latent distances of stable structures from the others, the same.
     """
 
     n_structures: int = 0
@@ -53,6 +54,7 @@ class Knowledge:
     box_spread: float | None = None
     box_shape: tuple[float, ...] = ()
     energies: tuple[float, ...] = ()
+    latent: tuple[float, ...] = ()
 
     @classmethod
     def from_notes(cls, notes: Mapping[str, Any]) -> Knowledge:
@@ -78,7 +80,8 @@ class Knowledge:
                 boxes=_positive(notes.get("elemental_boxes", {})),
                 box_spread=_number(notes, "box_spread"),
                 box_shape=tuple(float(edge) for edge in notes.get("box_shape", ())),
-                energies=_ascending(notes.get("energy_percentiles", ())),
+                energies=_ascending(notes, "energy_percentiles"),
+                latent=_ascending(notes, "latent_percentiles"),
             )
         except (TypeError, ValueError, KeyError, AttributeError) as error:
             raise PotentialError(
@@ -107,12 +110,11 @@ class Knowledge:
 
         Below the lowest 0, above the highest 100.
         """
-        if not self.energies:
-            return np.full(len(energies), np.nan)
-        # Equal values would leave it open which percent they mean.
-        known, first = np.unique(np.array(self.energies), return_index=True)
-        percents = first * (100 / (len(self.energies) - 1))
-        return np.where(energies > known[-1], 100.0, np.interp(energies, known, percents))
+        return _percents(energies, self.energies)
+
+    def latent_percentile(self, distances: Array) -> Array:
+        """The same from latent distances (S,): how many percent are nearer to the others."""
+        return _percents(distances, self.latent)
 
     def box(self, species: Array) -> Array:
         """(3,) edges of the typical box of a molecule of these atoms, in angstrom."""
@@ -124,11 +126,21 @@ def _number(notes: Mapping[str, Any], name: str) -> float | None:
     return None if notes.get(name) is None else float(notes[name])
 
 
-def _ascending(values: Any) -> tuple[float, ...]:
-    found = tuple(float(value) for value in values)
+def _ascending(notes: Mapping[str, Any], name: str) -> tuple[float, ...]:
+    found = tuple(float(value) for value in notes.get(name, ()))
     if len(found) == 1 or not np.isfinite(found).all() or (np.diff(found) < 0).any():
-        raise ValueError(f"'energy_percentiles' do not ascend: {found[:3]}...")
+        raise ValueError(f"'{name}' do not ascend: {found[:3]}...")
     return found
+
+
+def _percents(values: Array, percentiles: tuple[float, ...]) -> Array:
+    """(S,) where values (S,) are among the percentiles; NaN without them, or of NaN."""
+    if not percentiles:
+        return np.full(len(values), np.nan)
+    # Equal values would leave it open which percent they mean.
+    known, first = np.unique(np.array(percentiles), return_index=True)
+    percents = first * (100 / (len(percentiles) - 1))
+    return np.where(values > known[-1], 100.0, np.interp(values, known, percents))
 
 
 def _counts(values: Mapping[str, Any]) -> dict[str, int]:

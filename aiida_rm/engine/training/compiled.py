@@ -132,7 +132,7 @@ class Energies(nn.Module):
 
     def forward(self, vectors: Tensor, graph: Graph) -> tuple[Tensor, Tensor]:
         """Sum of the energies, and the energies (A,), of a batch of :func:`even_batch`."""
-        atoms = self.potential.atom_energies(vectors, graph)
+        atoms, _ = self.potential.atom_energies(vectors, graph)
         # The core of an edge that fills has no slope, but an energy.
         centre, neighbour = graph.edge_index[0], graph.edge_index[1]
         filled = (centre == neighbour) & (graph.shifts == 0).all(-1)

@@ -1,17 +1,22 @@
-"""E~ of the training set itself: what the E~ of a new structure is compared with."""
+"""The training set itself as the potential sees it: what a new structure is compared with."""
 
 from __future__ import annotations
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from aiida_rm.engine.frames import Frames
-from aiida_rm.engine.neighbors import build_graph
+from aiida_rm.engine.frames import Array, Frames
+from aiida_rm.engine.neighbors import Graph, build_graph
 from aiida_rm.engine.potential import Potential
-from aiida_rm.engine.training.data import pack
-from aiida_rm.engine.training.statistics import stable_structures
+from aiida_rm.engine.potential.environments import Environments
+from aiida_rm.engine.training.data import pack, spread
+from aiida_rm.engine.training.statistics import ENOUGH_TO_REMEMBER, stable_structures
 
-#: Stable structures whose E~ is found, evenly taken from all.
+#: Stable structures that are looked at, evenly taken from all.
 _MOST = 2000
+#: One of so many gives no environments: how far it is from those of the others is the measure.
+_ASIDE = 7
 
 
 def energy_percentiles(potential: Potential, frames: Frames, batch_atoms: int) -> list[float]:
@@ -25,18 +30,92 @@ def energy_percentiles(potential: Potential, frames: Frames, batch_atoms: int) -
     Returns:
         101 values in ascending order; none where the set does not hold its stable structures.
     """
-    if "force" in frames.atom and "home" not in frames.atom:
+    stable = _stable(frames)
+    if stable is None:
         return []
-    stable = stable_structures(frames)[0].without_labels()
-    rows = np.linspace(0, len(stable) - 1, min(len(stable), _MOST)).astype(np.int64)
-    stable = stable.select(rows)
-    energy = potential.element_energy
     found = []
-    for some in pack(np.arange(len(stable)), stable.counts, batch_atoms):
-        graph = build_graph(
-            stable.select(some), potential.cutoff, dtype=energy.dtype, device=energy.device
-        )
-        found.append(potential(graph).energy.double().cpu().numpy() / stable.counts[some])
-    values = np.percentile(np.concatenate(found), np.arange(101))
+    for some in pack(spread(np.arange(len(stable)), _MOST), stable.counts, batch_atoms):
+        energies = potential(_graph(potential, stable.select(some))).energy
+        found.append(energies.double().cpu().numpy() / stable.counts[some])
+    return _percentiles(np.concatenate(found))
+
+
+def environments_of(
+    potential: Potential, frames: Frames, count: int, batch_atoms: int
+) -> tuple[Environments | None, list[float]]:
+    """Atoms of the stable structures, and how far from them others of these structures are.
+
+    Args:
+        potential: a trained one, on its device.
+        frames: perturbed structures with their homes, or the stable ones.
+        count: atoms at most, as equally many of each element as there are; 0: none.
+        batch_atoms: atoms at once, at most (one structure at least).
+
+    Returns:
+        the atoms; and the latent distance, the mean of its atoms, of every seventh structure,
+        none of whose atoms are among them, at 0, 1, ... 100 percent. None and no values where
+        there are fewer than 100 stable structures, or ``count`` is 0.
+    """
+    stable = _stable(frames)
+    if stable is None or len(stable) < ENOUGH_TO_REMEMBER or not count:
+        return None, []
+    aside = np.zeros(len(stable), bool)
+    aside[::_ASIDE] = True
+    atoms = _evenly(stable.numbers, aside[stable.batch], count)
+    rows, at = np.unique(stable.batch[atoms], return_inverse=True)
+    part = stable.select(rows)
+    hidden = torch.cat(
+        [
+            _hidden(potential, part.select(s))
+            for s in pack(range(len(part)), part.counts, batch_atoms)
+        ]
+    )
+    places = part.ptr[at] + atoms - stable.ptr[rows[at]]
+    numbers = torch.as_tensor(stable.numbers[atoms], dtype=torch.int64, device=hidden.device)
+    known = Environments.of(hidden[torch.as_tensor(places, device=hidden.device)], numbers)
+    found = []
+    for some in pack(spread(np.flatnonzero(aside), _MOST), stable.counts, batch_atoms):
+        graph = _graph(potential, stable.select(some))
+        apart = known.distances(potential.hidden(graph), graph.numbers)
+        sums = apart.new_zeros(len(some)).index_add(0, graph.batch, apart)
+        found.append(sums.double().cpu().numpy() / stable.counts[some])
+    return known, _percentiles(np.concatenate(found))
+
+
+def _stable(frames: Frames) -> Frames | None:
+    if "force" in frames.atom and "home" not in frames.atom:
+        return None
+    return stable_structures(frames)[0].without_labels()
+
+
+def _evenly(numbers: Array, aside: Array, count: int) -> Array:
+    """Places of ``count`` atoms, as equally many of each element as there are, in order.
+
+    Those in ``aside`` (A,) are taken only of elements that are nowhere else.
+    """
+    places = []
+    for z in np.unique(numbers):
+        own = np.flatnonzero((numbers == z) & ~aside)
+        places.append(own if len(own) else np.flatnonzero(numbers == z))
+    places.sort(key=len)
+    chosen = []
+    for left, own in zip(range(len(places), 0, -1), places, strict=True):
+        share = max(1, count // left)
+        chosen.append(spread(own, share))
+        count -= len(chosen[-1])
+    return np.sort(np.concatenate(chosen))
+
+
+def _graph(potential: Potential, frames: Frames) -> Graph:
+    weight = potential.element_energy
+    return build_graph(frames, potential.cutoff, dtype=weight.dtype, device=weight.device)
+
+
+def _hidden(potential: Potential, frames: Frames) -> Tensor:
+    return potential.hidden(_graph(potential, frames))
+
+
+def _percentiles(values: Array) -> list[float]:
+    percents = np.percentile(values, np.arange(101))
     # Rounding must not turn two of them around.
-    return [round(float(value), 7) for value in np.maximum.accumulate(values)]
+    return [round(float(value), 7) for value in np.maximum.accumulate(percents)]

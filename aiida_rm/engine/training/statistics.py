@@ -19,6 +19,8 @@ from aiida_rm.engine.frames import Array, Frames
 
 #: Formulas and numbers of atoms that are kept, the most frequent ones: the header stays small.
 MAX_FORMULAS, MAX_SIZES = 2000, 200
+#: Fewer stable structures than this do not tell where a training set ends.
+ENOUGH_TO_REMEMBER = 100
 #: Pairs are looked for up to here, in angstrom.
 _REACH = 5.0
 #: Share of the structures that may hold a pair nearer than its learnt distance.

@@ -49,7 +49,7 @@ from aiida_rm.engine.training.loader import Loader
 from aiida_rm.engine.training.loss import add_gradient
 from aiida_rm.engine.training.model import first_model
 from aiida_rm.engine.training.progress import Metrics, Pace, Progress
-from aiida_rm.engine.training.ranking import energy_percentiles
+from aiida_rm.engine.training.ranking import energy_percentiles, environments_of
 from aiida_rm.engine.training.state import load_state, save_state
 
 #: Metrics that are means over the batches of an epoch.
@@ -329,11 +329,13 @@ class Trainer:
         chosen = self.settings.weights == "best" and self.progress.best_epoch
         best = deepcopy(self.best if chosen else self.average)
         gauge(best, self.data, self.train_rows, self.settings.batch_atoms, self.limit)
+        frames, atoms = self.data.frames, self.settings.batch_atoms // self.settings.batch_parts
+        known = environments_of(best, frames, self.settings.environments, atoms)
+        best.environments, distances = known
         best.notes = {
             **best.notes,
-            "energy_percentiles": energy_percentiles(
-                best, self.data.frames, self.settings.batch_atoms // self.settings.batch_parts
-            ),
+            "energy_percentiles": energy_percentiles(best, frames, atoms),
+            "latent_percentiles": distances,
             "training": {
                 "epochs": self.progress.epoch,
                 "steps": self.progress.step,

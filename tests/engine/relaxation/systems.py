@@ -25,6 +25,7 @@ class Formula(torch.nn.Module):
     """A formula (S,) of the graph in place of a network, with its derivatives."""
 
     cutoff = 0.5
+    environments = None
 
     def __init__(self, formula: Callable[[Graph], Tensor]) -> None:
         super().__init__()

@@ -128,6 +128,31 @@ def test_what_a_member_cannot_judge_is_taken_back(value: float) -> None:
     assert lost.structure["status"][0] == EXPLODED
 
 
+class Remembering(Formula):
+    """Latent distance: how far an atom is from the origin."""
+
+    environments = True
+
+    def energies_and_distances(self, graph: Graph) -> tuple[torch.Tensor, torch.Tensor]:
+        apart = torch.linalg.vector_norm(graph.positions, dim=1)
+        sums = apart.new_zeros(graph.n_structures).index_add(0, graph.batch, apart)
+        return self.energies(graph), sums
+
+
+def test_what_is_far_from_the_training_set_is_not_believed() -> None:
+    """The false minimum is lower by 1, and further away by 3."""
+    for weight, there in ((0.2, True), (0.5, False)):
+        way = (replace(WAY[0], latent_weight=weight), FALL)
+        found = relax(points(20), Remembering(false_minimum), way, skin=50.0)
+        share = np.isclose(found.positions[:, 0], 3, atol=1e-2).mean()
+        assert (share > 0.8) if there else (share == 0)
+    # The mean over those that remember: here one of two, so that it weighs as much.
+    members = [Formula(false_minimum)]
+    found = relax(points(20), Remembering(false_minimum), way, skin=50.0, members=members)
+    np.testing.assert_allclose(found.positions, 0, atol=1e-2)
+    np.testing.assert_allclose(found.structure["energy"], 0, atol=1e-3)
+
+
 def test_memory_that_a_member_lacks_halves_the_batch() -> None:
     class Large(Formula):
         def energies(self, graph: Graph) -> torch.Tensor:

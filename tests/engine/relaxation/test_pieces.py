@@ -100,3 +100,33 @@ def test_what_hangs_together(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(set(labels[:40].tolist())) == 1
     right = torch.as_tensor(broken[:, 1] > 0)
     assert len(set(labels[40:][right].tolist())) == len(set(labels[40:][~right].tolist())) == 1
+
+
+def torn_is_lower(graph: Graph) -> torch.Tensor:
+    """Of two atoms: flat, but for a step down where they are more than 4 Angstrom apart."""
+    gaps = graph.positions[::2] - graph.positions[1::2]
+    return 0 * gaps.sum(1) - 1.0 * (torch.linalg.vector_norm(gaps, dim=1) > 4)
+
+
+def test_one_piece_is_preferred_where_it_is_asked_for() -> None:
+    pairs = Frames.build([[8, 6]] * 20, [[[0, 0, 0], [1.13, 0, 0]]] * 20)
+    ended = {}
+    for connected in (False, True):
+        hops = Stage(
+            kind="hop", cell="fixed", max_steps=0, cycles=30, amplitude=4.0, connected=connected
+        )
+        found = relax(pairs, Formula(torn_is_lower), (hops, HALT))
+        gaps = np.linalg.norm(found.positions[::2] - found.positions[1::2], axis=1)
+        ended[connected] = gaps
+        # What is labelled is E~ itself.
+        np.testing.assert_array_equal(found.structure["energy"], -1.0 * (gaps > 4))
+    assert (ended[False] > 4).mean() > 0.8
+    assert (ended[True] < 1.3 * (RADII[8] + RADII[6])).all()
+
+
+def test_pieces_may_be_all_there_is() -> None:
+    """Nothing in one piece is met: the lowest in pieces is kept."""
+    apart = Frames.build([[8, 6]] * 5, [[[0, 0, 0], [3.0, 0, 0]]] * 5)
+    hops = Stage(kind="hop", cell="fixed", max_steps=0, cycles=3, amplitude=0.3, connected=True)
+    found = relax(apart, Formula(torn_is_lower), (hops, HALT))
+    assert (found.structure["status"] != 2).all()

@@ -1,0 +1,190 @@
+"""What a potential remembers of its training set, and how far others are from it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ase.build import bulk, molecule
+from safetensors.torch import load_file
+
+from aiida_rm.engine.converters import from_ase
+from aiida_rm.engine.errors import PotentialError
+from aiida_rm.engine.frames import Frames
+from aiida_rm.engine.neighbors import build_graph
+from aiida_rm.engine.potential import Potential
+from aiida_rm.engine.potential.environments import Environments
+from aiida_rm.engine.potential.potential import read_safetensors, write_safetensors
+from aiida_rm.engine.relaxation import latent_distances
+from aiida_rm.engine.response import perturb
+from aiida_rm.engine.search import Knowledge
+from aiida_rm.engine.settings import PerturbSettings, TrainSettings
+from aiida_rm.engine.training.ranking import _evenly, environments_of
+from aiida_rm.engine.training.trainer import Trainer
+
+TRAIN = TrainSettings(epochs=1, cutoff=3.0, channels=2, hidden=(4,), environments=50)
+
+
+@pytest.fixture(scope="module")
+def stable() -> Frames:
+    """120 crystals of carbon and of SiC, no two alike."""
+    rng = np.random.default_rng(0)
+    crystals = []
+    for number in range(120):
+        kind, edge = (("SiC", 4.36), ("C", 3.567))[number % 5 == 0]
+        one = bulk(
+            kind, "zincblende" if kind == "SiC" else "diamond", edge * rng.uniform(0.95, 1.1)
+        )
+        one.rattle(0.05, rng=rng)
+        crystals.append(one)
+    return from_ase(crystals)
+
+
+@pytest.fixture(scope="module", params=["local", "equivariant"])
+def potential(request: pytest.FixtureRequest, stable: Frames) -> Potential:
+    copies = perturb(stable, PerturbSettings(samples=120))
+    return Trainer(copies, replace(TRAIN, architecture=request.param)).run().potential
+
+
+def hidden_of(potential: Potential, frames: Frames) -> torch.Tensor:
+    return potential.hidden(build_graph(frames, potential.cutoff, dtype=torch.float32))
+
+
+def test_distances_by_hand() -> None:
+    """Carbon at 0 and 2, hydrogen at 10 and 14: from their means 1, 1, 2 and 2; two are free."""
+    numbers = torch.tensor([6, 6, 1, 1])
+    known = Environments.of(torch.tensor([[0.0], [2.0], [10.0], [14.0]]), numbers)
+    scale = 5**0.5
+    torch.testing.assert_close(known.scale, torch.tensor([scale]))
+    apart = known.distances(torch.tensor([[2.5], [10.0], [3.0], [1.0]]), torch.tensor([6, 1, 1, 8]))
+    torch.testing.assert_close(apart[:3], torch.tensor([0.5, 0.0, 7.0]) / scale, atol=2e-3, rtol=0)
+    assert apart[3].isinf()
+
+
+def test_a_company_changes_no_bit() -> None:
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(300, 16, generator=generator)
+    numbers = torch.arange(300) % 3 + 6
+    known = Environments.of(hidden[:200], numbers[:200])
+    together = known.distances(hidden, numbers)
+    alone = torch.cat(
+        [known.distances(h[None], n[None]) for h, n in zip(hidden, numbers, strict=True)]
+    )
+    assert torch.equal(together, alone)
+    assert (together[:200] < 0.01).all()
+    assert (together[200:] > 0.1).all()
+
+
+def test_as_many_of_each_element_as_there_are() -> None:
+    numbers = np.array([6] * 50 + [1] * 3 + [8] * 30 + [9] * 2)
+    aside = np.zeros(85, bool)
+    aside[:10] = aside[83:] = True
+    chosen = _evenly(numbers, aside, 30)
+    assert np.bincount(numbers[chosen])[[1, 6, 8, 9]].tolist() == [3, 13, 12, 2]
+    # Fluorine is nowhere else.
+    assert set(np.flatnonzero(aside)) & set(chosen) == {83, 84}
+    assert len(_evenly(numbers, aside, 1000)) == 85 - 10
+
+
+def test_a_training_remembers_its_stable_structures(stable: Frames, potential: Potential) -> None:
+    known = potential.environments
+    assert known is not None
+    assert len(known.numbers) == 50
+    assert set(known.numbers.tolist()) == {6, 14}
+    percents = potential.notes["latent_percentiles"]
+    assert len(percents) == 101
+    assert percents == sorted(percents)
+    assert percents[0] > 0
+    # Its atoms are those of the stable structures, however often their cells were repeated.
+    again, others = environments_of(potential, stable, 50, 64)
+    assert again is not None
+    assert np.median(others) == pytest.approx(np.median(percents), rel=0.3)
+    places = (hidden_of(potential, stable) - known.centre) / known.scale
+    apart = torch.cdist(known.features, places)
+    # But for the digits that a file keeps.
+    assert float(apart.amin(1).max()) < 2e-3 * float(known.features.abs().max())
+
+
+def test_what_is_unlike_the_training_set_is_far_from_it(
+    stable: Frames, potential: Potential
+) -> None:
+    rng = np.random.default_rng(1)
+    odd = stable.select(range(20))
+    spoilt = replace(odd, positions=odd.positions + rng.normal(0, 0.4, odd.positions.shape))
+    near, far = (latent_distances(frames, [potential])[0] for frames in (odd, spoilt))
+    ranks = Knowledge.from_notes(potential.notes)
+    assert np.median(ranks.latent_percentile(far)) > 90
+    assert np.median(far) > 2 * np.median(near)
+    one = latent_distances(spoilt, [potential], np.arange(20) == 3, batch_atoms=1)[0]
+    assert one[3] == pytest.approx(far[3], rel=1e-5)
+    assert np.isnan(np.delete(one, 3)).all()
+
+
+def test_few_structures_and_none_asked_for(stable: Frames) -> None:
+    few = perturb(stable.select(range(99)), PerturbSettings(samples=99))
+    for copies, settings in (
+        (few, TRAIN),
+        (perturb(stable, PerturbSettings(samples=120)), replace(TRAIN, environments=0)),
+    ):
+        found = Trainer(copies, settings).run().potential
+        assert found.environments is None
+        assert found.notes["latent_percentiles"] == []
+        with pytest.raises(PotentialError, match="holds no environments"):
+            found.energies_and_distances(build_graph(stable, found.cutoff))
+
+
+def test_molecules_and_fresh_copies() -> None:
+    waters = from_ase([molecule("H2O")] * 100)
+    rng = np.random.default_rng(0)
+    stable = replace(
+        waters, positions=waters.positions + rng.normal(0, 0.01, waters.positions.shape)
+    )
+    fresh = replace(TRAIN, draw="fresh", recipe=PerturbSettings(samples=100))
+    found = Trainer(stable, fresh).run().potential
+    assert found.environments is not None
+    assert np.bincount(found.environments.numbers.numpy())[[1, 8]].tolist() == [25, 25]
+
+
+def test_a_file_keeps_them(potential: Potential, stable: Frames, tmp_path: Path) -> None:
+    path = tmp_path / "p.safetensors"
+    potential.save(path)
+    again = Potential.load(path, dtype=torch.float64)
+    assert again.environments is not None
+    assert again.environments.features.dtype == torch.float64
+    before, after = (latent_distances(stable, [one])[0] for one in (potential, again))
+    np.testing.assert_allclose(after, before, atol=1e-4)
+    Potential.load(path).save(tmp_path / "again.safetensors")
+    twice = Potential.load(tmp_path / "again.safetensors")
+    assert latent_distances(stable, [twice])[0] == pytest.approx(after, abs=1e-4)
+    # A training that begins with it remembers its own set.
+    few = perturb(stable.select(range(5)), PerturbSettings(samples=5))
+    same = replace(TRAIN, architecture=potential.architecture)
+    assert Trainer(few, same, Potential.load(path)).run().potential.environments is None
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda t: t.pop("environment_scale"), "not all of its environments"),
+        (
+            lambda t: t.update(environment_numbers=t["environment_numbers"][1:]),
+            "do not fit together",
+        ),
+        (lambda t: t.update(environment_features=t["environment_features"][:, 1:]), "do not fit"),
+        (lambda t: t["environment_features"].fill_(float("nan")), "not finite"),
+    ],
+)
+def test_damaged_files_are_refused(
+    potential: Potential, tmp_path: Path, damage: object, words: str
+) -> None:
+    path = tmp_path / "p.safetensors"
+    potential.save(path)
+    tensors, header = read_safetensors(path, "potential")
+    assert tensors.keys() == load_file(path).keys()
+    damage(tensors)  # type: ignore[operator]
+    write_safetensors(path, tensors, header)
+    with pytest.raises(PotentialError, match=words):
+        Potential.load(path)
