@@ -46,10 +46,10 @@ class GenerateCalculation(EngineCalculation):
             valid_type=FramesData,
             required=False,
             help="New structures with `energy_per_atom`, `energy_percentile` (among the training "
-            "set), `fmax`, `steps`, `status`, and `seed`, "
-            "`index`, `start` (row in `starts`, or -1), `start_spacegroup` and "
-            "`substitution_distance` of the start; with a "
-            "`committee` also `committee_energy_per_atom`, `uncertainty`, `uncertainty_mean`, "
+            "set), `latent_distance` and `latent_percentile` (how unlike it), `ranking`, `fmax`, "
+            "`steps`, `status`, and `seed`, `index`, `start` (row in `starts`, or -1), "
+            "`start_spacegroup` and `substitution_distance` of the start; with a `committee` also "
+            "`committee_energy_per_atom`, `uncertainty`, `uncertainty_mean`, "
             "`energy_deviation`, `cell_deviation`, and `force_deviation` of the atoms.",
         )
         define_cut_short(spec, resumable=False)

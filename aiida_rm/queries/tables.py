@@ -48,6 +48,8 @@ _NEXT = (
     "name",
     "energy_per_atom",
     "energy_percentile",
+    "latent_percentile",
+    "ranking",
     "match",
     "smiles",
     "spacegroup",

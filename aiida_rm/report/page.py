@@ -31,6 +31,7 @@ from aiida_rm.states import state_of
 _FIRST = {
     "energy_per_atom": "E~ per atom (Å²)",
     "energy_percentile": "its place among the dataset's (%)",
+    "latent_percentile": "how unlike the dataset (%)",
     "volume_per_atom": "volume per atom (Å³)",
     "density": "density (g/cm³)",
     "spacegroup": "space group",

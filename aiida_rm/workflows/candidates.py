@@ -50,7 +50,8 @@ def choose_candidates(
     spreads = "sort" not in first and "energy_per_atom" in given.structure
     if spreads:
         alike = np.isfinite(given.structure.get("substitution_distance", [])).any()
-        first["sort"] = "substitution_distance" if alike else "energy_per_atom"
+        best = "ranking" if "ranking" in given.structure else "energy_per_atom"
+        first["sort"] = "substitution_distance" if alike else best
     try:
         chosen = select_indices(given, first)
     except RuleError as error:

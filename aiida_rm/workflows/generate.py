@@ -20,7 +20,7 @@ from aiida_rm.data.potential import PotentialData
 from aiida_rm.engine.search import Knowledge
 from aiida_rm.workflows.common import CleaningMixin, call, exit_with, verdict
 from aiida_rm.workflows.hardware import Hardware
-from aiida_rm.workflows.protocols import ProtocolMixin, judged, kinds_by, merge, need
+from aiida_rm.workflows.protocols import ProtocolMixin, for_search, kinds_by, merge, need
 
 MAX_JOBS = 1000
 #: Exit status when some structures are missing.
@@ -127,13 +127,12 @@ class GenerateWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
         need(code, orm.AbstractCode, "code")
         need(potential, PotentialData, "potential")
         header = potential.get_header()
-        kinds = kinds_by(
-            Knowledge.from_notes(header).n_structures,
-            molecules=not header.get("elemental_volumes"),
-        )
+        known = Knowledge.from_notes(header)
+        kinds = kinds_by(known.n_structures, molecules=not header.get("elemental_volumes"))
         inputs = cls.get_protocol_inputs(protocol, overrides, kinds=kinds)
-        if committee or inputs["generate"].get("committee"):
-            inputs = cls.get_protocol_inputs(protocol, overrides, kinds=judged(kinds))
+        several = bool(committee or inputs["generate"].get("committee"))
+        kinds = for_search(kinds, committee=several, environments=bool(known.latent))
+        inputs = cls.get_protocol_inputs(protocol, overrides, kinds=kinds)
         inputs = merge(inputs, {"generate": {"potential": potential}})
         if starts is not None:
             need(starts, FramesData, "starts")

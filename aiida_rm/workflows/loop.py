@@ -28,8 +28,17 @@ from aiida_rm.workflows.common import CleaningMixin, call, exit_with, once_more,
 from aiida_rm.workflows.continuing import continued_inputs
 from aiida_rm.workflows.generate import STRUCTURES_MISSING, GenerateWorkChain
 from aiida_rm.workflows.hardware import Hardware
+from aiida_rm.workflows.loop_checks import remembers
 from aiida_rm.workflows.loop_spec import define_loop
-from aiida_rm.workflows.protocols import ProtocolMixin, fill, given, judged, kinds_of, merge, need
+from aiida_rm.workflows.protocols import (
+    ProtocolMixin,
+    fill,
+    for_search,
+    given,
+    kinds_of,
+    merge,
+    need,
+)
 from aiida_rm.workflows.referees import with_referees
 from aiida_rm.workflows.rounds import StopSettings, describe_round, summarise_rounds, why_stop
 from aiida_rm.workflows.train import TrainWorkChain
@@ -116,8 +125,14 @@ class LoopWorkChain(CommitteeMixin, CleaningMixin, ProtocolMixin, WorkChain):
         kinds = kinds_of(dataset)
         inputs = cls.get_protocol_inputs(protocol, overrides, kinds=kinds)
         members = inputs.get("committee_size")
-        if getattr(members, "value", members):
-            inputs = cls.get_protocol_inputs(protocol, overrides, kinds=judged(kinds))
+        settings = inputs["train"]["train"]["settings"]
+        asked = settings.get("environments") if isinstance(settings, Mapping) else None
+        kinds = for_search(
+            kinds,
+            committee=bool(getattr(members, "value", members)),
+            environments=remembers(dataset, asked),
+        )
+        inputs = cls.get_protocol_inputs(protocol, overrides, kinds=kinds)
         inputs["validate"] = with_referees(inputs["validate"], referees)
         inputs = merge(inputs, given(dataset=dataset, known=known))
         if starts is not None:

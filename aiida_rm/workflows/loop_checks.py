@@ -17,7 +17,11 @@ from aiida_rm.engine.errors import EngineError, SettingsError
 from aiida_rm.engine.labels import COMMITTEE, GENERATED
 from aiida_rm.engine.search import check_search
 from aiida_rm.engine.settings import parse_settings
-from aiida_rm.engine.training.statistics import describe_training_set
+from aiida_rm.engine.training.statistics import (
+    ENOUGH_TO_REMEMBER,
+    describe_training_set,
+    stable_structures,
+)
 from aiida_rm.workflows.committee import strange_members
 from aiida_rm.workflows.rounds import StopSettings
 from aiida_rm.workflows.validate import referees_and_rules_problem
@@ -94,7 +98,8 @@ def _check_stages(dataset: FramesData, inputs: Mapping[str, Any]) -> str | None:
     for name, member in (inputs.get("committee") or {}).items():
         if message := cannot_begin_with(member, settings):
             return f"`committee.{name}`: {message}"
-    if message := _check_generation(dataset, None if cold else potential, generate):
+    aware = remembers(dataset, settings.environments)
+    if message := _check_generation(dataset, None if cold else potential, generate, aware=aware):
         return message
     # The dataset stands for what will be generated: crystals for crystals.
     validate = {"score": {}, **inputs["validate"]}
@@ -103,16 +108,27 @@ def _check_stages(dataset: FramesData, inputs: Mapping[str, Any]) -> str | None:
     return problem.replace("`referees.", "`validate.referees.") if problem else None
 
 
-def _check_generation(dataset: FramesData, potential: Any, generate: Any) -> str | None:
-    """What a potential that was trained on the dataset could not do."""
+def remembers(dataset: FramesData, environments: int | None) -> bool:
+    """Whether a training (`environments`; None: the default) will remember this set."""
+    stable = stable_structures(dataset.get_frames())[0]
+    return environments != 0 and len(stable) >= ENOUGH_TO_REMEMBER
+
+
+def _check_generation(
+    dataset: FramesData, potential: Any, generate: Any, *, aware: bool
+) -> str | None:
+    """What a potential that was trained on the dataset could not do; ``aware``: it remembers it."""
     starts = generate.get("starts")
     given = starts.get_frames() if isinstance(starts, FramesData) else None
     elements = {*dataset.elements, *([] if potential is None else potential.elements)}
+    notes = describe_training_set(dataset.get_frames(), distances=False)
+    if aware:
+        notes["latent_percentiles"] = [0.0, 1.0]
     try:
         check_search(
             GenerateCalculation.settings_of(generate),
             sorted(elements),
-            describe_training_set(dataset.get_frames(), distances=False),
+            notes,
             given,
         )
     except EngineError as error:

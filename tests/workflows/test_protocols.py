@@ -205,8 +205,20 @@ def test_committees(code: Any, potential_data: Any, write_safetensors: Any, tmp_
     build = GenerateWorkChain.get_builder_from_protocol
     header = {**POTENTIAL_HEADER, "elemental_volumes": {}}
     molecules = PotentialData(write_safetensors(tmp_path / "m.safetensors", header, 3))
-    assert "relocate" not in hops_of(build(code, molecules).generate)
-    assert "relocate" in hops_of(build(code, molecules, committee=members).generate)
+    header |= {"n_structures": 100, "latent_percentiles": [0.0, 1.0]}
+    remembering = PotentialData(write_safetensors(tmp_path / "r.safetensors", header, 4))
+    for potential, judges, moves, weight in (
+        (molecules, (), ["jitter", "join"], None),
+        (molecules, members, ["jitter", "relocate", "join"], None),
+        (remembering, (), ["jitter", "relocate", "join"], 0.02),
+        (remembering, members, ["jitter", "relocate", "join"], 0.02),
+    ):
+        builder = build(code, potential, committee=judges)
+        stage = builder.generate.settings["stages"][0]
+        assert (stage["moves"], stage.get("latent_weight")) == (moves, weight)
+        assert refused(GenerateWorkChain, builder) == ""
+    builder.generate.potential = molecules
+    assert "'stages[0].latent_weight' asks how far" in refused(GenerateWorkChain, builder)
     builder = build(code, potential_data, committee=members)
     assert dict(builder.generate.committee) == {"member_01": members[0], "member_02": members[1]}
     assert refused(GenerateWorkChain, builder) == ""
@@ -474,11 +486,6 @@ def test_rules_may_ask_for_labels_of_the_structures(code: Any, diamond_frames: F
     assert refused(ValidateWorkChain, validate) == ""
 
 
-def hops_of(inputs: Any) -> list[str]:
-    """Moves of the first stage of a search."""
-    return list(inputs.settings["stages"][0]["moves"])
-
-
 def test_the_dataset_decides_what_the_protocol_is(
     code: Any, diamond_frames: Frames, molecule_frames: Frames
 ) -> None:
@@ -499,10 +506,21 @@ def test_the_dataset_decides_what_the_protocol_is(
     # What a protocol says of a kind wins: this one takes minutes.
     quick = LoopWorkChain.get_builder_from_protocol(code, molecules, protocol="fast")
     assert quick.committee_size == 0
-    lone = LoopWorkChain.get_builder_from_protocol(code, molecules, overrides={"committee_size": 0})
-    # Moves that go far need a judge.
-    for chosen, far in ((passing, True), (quick, False), (lone, False)):
-        assert ("relocate" in hops_of(chosen.generate.generate)) is far
+    forgetful = {"train": {"train": {"settings": {"environments": 0}}}}
+    lone = {**forgetful, "committee_size": 0}
+    outvoted = LoopWorkChain.get_builder_from_protocol(code, molecules, overrides=forgetful)
+    alone = LoopWorkChain.get_builder_from_protocol(code, molecules, overrides=lone)
+    # Moves that go far need a judge: what the potential remembers, or a committee.
+    for chosen, moves, weight in (
+        (passing, ["jitter", "relocate", "join"], 0.02),
+        (quick, ["jitter", "relocate", "join"], 0.02),
+        (outvoted, ["jitter", "relocate", "join"], None),
+        (alone, ["jitter", "join"], None),
+    ):
+        stage = chosen.generate.generate.settings["stages"][0]
+        assert stage["moves"] == moves
+        assert stage.get("latent_weight") == weight
+        assert refused(LoopWorkChain, chosen) == ""
     assert "stages" not in large.generate.generate.settings.get_dict()
     thorough = LoopWorkChain.get_builder_from_protocol(code, many, protocol="stringent")
     kinds = [stage["kind"] for stage in thorough.generate.generate.settings["stages"]]

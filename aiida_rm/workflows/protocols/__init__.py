@@ -138,9 +138,18 @@ def kinds_by(count: int, *, molecules: bool) -> tuple[str, ...]:
     return kinds
 
 
-def judged(kinds: tuple[str, ...]) -> tuple[str, ...]:
-    """The same where a committee judges: `judged_molecules`, too."""
-    return (*kinds, "judged_molecules") if "molecules" in kinds else kinds
+def for_search(kinds: tuple[str, ...], *, committee: bool, environments: bool) -> tuple[str, ...]:
+    """What a search by hops goes by, too.
+
+    Args:
+        kinds: of the dataset.
+        committee: several potentials judge: `judged_molecules`.
+        environments: the potential remembers its training set: `remembered_molecules`.
+    """
+    if "molecules" not in kinds:
+        return kinds
+    more = (("judged_molecules", committee), ("remembered_molecules", environments))
+    return (*kinds, *(name for name, holds in more if holds))
 
 
 def merge(base: Mapping[str, Any], difference: Mapping[str, Any]) -> dict[str, Any]:
