@@ -7,6 +7,7 @@
 - ``ours``: random starts, a share ``--symmetry`` of them with a space group (pyxtal), relaxed on
   the potential (``--potential``, by default that in examples/potentials, never trained on these).
 - ``hop``: the same, with 20 cycles of basin hopping between.
+- ``far_hop``: the same, judged by E~ and the latent distance (``--latent`` times it an atom).
 - ``repulsion``: the same starts, relaxed on a soft repulsion alone.
 - ``starts``: the same starts as they are.
 - ``pyxtal``: starts that all have a space group, as they are.
@@ -24,6 +25,8 @@ import json
 import math
 import sys
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +41,7 @@ from aiida_rm.engine.converters import to_pymatgen
 from aiida_rm.engine.frames import Frames, concatenate
 from aiida_rm.engine.potential import Potential
 from aiida_rm.engine.potential.local import LocalHyperparameters
-from aiida_rm.engine.relaxation import relax
+from aiida_rm.engine.relaxation import latent_distances, relax
 from aiida_rm.engine.search import random_starts
 from aiida_rm.engine.settings import GenerateSettings, Stage, parse_settings
 from aiida_rm.workflows.generate import GenerateWorkChain
@@ -65,6 +68,8 @@ _HOPS = (
     ),
     _FALL[1],
 )
+#: What the best candidate of a compound is chosen by.
+_ORDERS = (("energy", "energy_per_atom"), ("ranking", "ranking"), ("latent", "latent_distance"))
 Figures = dict[str, Any]
 
 
@@ -78,10 +83,15 @@ def main() -> None:
         symmetry=0.5,
         ways="ours,hop,repulsion,starts,pyxtal",
         potential=str(SHIPPED),
+        committee="",
+        latent=0.03,
         settings="{}",
     )
     targets = compounds(given.targets, 20 if given.quick else given.compounds)
-    potential = Potential.load(Path(given.potential), dtype=torch.float32)
+    potential, *members = (
+        Potential.load(Path(path), dtype=torch.float32)
+        for path in (given.potential, *filter(None, given.committee.split(",")))
+    )
     knobs = {**protocol(), **json.loads(given.settings)}
     count = 5 if given.quick else given.candidates
     figures: Figures = {}
@@ -93,15 +103,15 @@ def main() -> None:
             share = 1.0 if way == "pyxtal" else given.symmetry
             starts = candidates(targets, potential, knobs, given.seed, count, share)
         began = time.process_time()
-        found = relaxed(way, starts, potential, knobs)
+        found = relaxed(way, starts, potential, knobs, members, given.latent)
         seconds = time.process_time() - began
-        judged[way] = judge(found, targets)
+        judged[way] = judge(ranked(found, [potential, *members], given.latent), targets)
         figures[way] = {
             **summary(judged[way], count),
             "seconds_per_structure": seconds / len(found),
         }
         print(json.dumps({"way": way, **figures[way]}), flush=True)
-    for way in ("ours", "hop"):
+    for way in ("ours", "hop", "far_hop"):
         if {way, "repulsion"} <= set(judged):
             figures[f"{way}_over_repulsion"] = ratio(judged[way], judged["repulsion"])
     names = [str(name) for name in targets.formulas()]
@@ -178,14 +188,22 @@ def substituted(
     return starts
 
 
-def relaxed(way: str, starts: Frames, potential: Potential, knobs: dict[str, Any]) -> Frames:
+def relaxed(
+    way: str,
+    starts: Frames,
+    potential: Potential,
+    knobs: dict[str, Any],
+    members: Sequence[Potential] = (),
+    latent: float = 0.0,
+) -> Frames:
     """The starts at the end of a way; with E~ where there is one."""
     if way in ("starts", "pyxtal", "substituted"):
         return starts
     settings = parse_settings(GenerateSettings, knobs)
     if way == "repulsion":
         return relax(starts, repulsion(potential), _FALL, batch_atoms=settings.batch_atoms)
-    stages = {"hop": _HOPS, "sub_volume": _VOLUME}.get(way, settings.stages)
+    far = (_HOPS[0], replace(_HOPS[1], latent_weight=latent), _HOPS[2])
+    stages = {"hop": _HOPS, "far_hop": far, "sub_volume": _VOLUME}.get(way, settings.stages)
     return relax(
         starts,
         potential,
@@ -193,7 +211,17 @@ def relaxed(way: str, starts: Frames, potential: Potential, knobs: dict[str, Any
         batch_atoms=settings.batch_atoms,
         skin=settings.skin,
         floor=settings.floor,
+        members=members,
     )
+
+
+def ranked(found: Frames, potentials: Sequence[Potential], weight: float) -> Frames:
+    """With the label ``ranking`` where E~ is known, and all potentials have environments."""
+    if "energy_per_atom" not in found.structure or any(p.environments is None for p in potentials):
+        return found
+    apart = latent_distances(found, potentials, np.isfinite(found.structure["energy"])).mean(0)
+    ranking = found.structure["energy_per_atom"] + weight * apart
+    return found.with_labels(structure={"ranking": ranking, "latent_distance": apart})
 
 
 def repulsion(potential: Potential) -> Potential:
@@ -214,8 +242,8 @@ def judge(found: Frames, targets: Frames) -> Figures:
     owner = found.structure["target"]
     width = int(np.bincount(owner).max())
     shape = (len(targets), width)
-    energy = found.structure.get("energy_per_atom", np.zeros(len(found)))
-    rows = {name: np.full(shape, np.nan) for name in (*_MATCHERS, "rmsd", "energy")}
+    orders = {name: found.structure.get(label, np.zeros(len(found))) for name, label in _ORDERS}
+    rows = {name: np.full(shape, np.nan) for name in (*_MATCHERS, "rmsd", *orders)}
     for number in range(len(targets)):
         known = to_pymatgen(targets, number)
         for place, index in enumerate(np.flatnonzero(owner == number)):
@@ -225,7 +253,8 @@ def judge(found: Frames, targets: Frames) -> Figures:
                 rows[name][number, place] = distance is not None
                 if name == "loose" and distance is not None:
                     rows["rmsd"][number, place] = distance[0]
-            rows["energy"][number, place] = energy[index]
+            for name, values in orders.items():
+                rows[name][number, place] = values[index]
     return rows
 
 
@@ -241,8 +270,9 @@ def summary(rows: Figures, count: int) -> Figures:
             )
         for k in sorted({1, 2, 5, 10, count}):
             figures[f"{name}_any_of_{k}"] = any_of(rows[name], k)
-        lowest = np.nanargmin(np.where(np.isnan(rows["energy"]), np.inf, rows["energy"]), axis=1)
-        figures[f"{name}_lowest"] = float(right[np.arange(len(right)), lowest].mean())
+        for order, _ in _ORDERS:
+            lowest = np.argmin(np.where(np.isnan(rows[order]), np.inf, rows[order]), axis=1)
+            figures[f"{name}_lowest_{order}"] = float(right[np.arange(len(right)), lowest].mean())
     matched = ~np.isnan(rows["rmsd"])
     if matched.any():
         best = np.nanmin(np.where(matched, rows["rmsd"], np.inf), axis=1)

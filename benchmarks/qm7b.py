@@ -3,8 +3,8 @@
 Needs AIIDA_RM_DATA with qm7b.extxyz for novelty and for the E~ of the training set, and rdkit and
 posebusters. ``--potential`` is by default the one in examples/potentials; ``--stages`` a JSON list
 of stages, by default those of the protocol. ``--committee A,B,...``, files of potentials trained on
-the same set with other seeds, judges the hops, and says what the best of k starts of a formula are
-worth, chosen by what all of them disagree about.
+the same set with other seeds, judges the hops. Says what the best of k starts of a formula are
+worth, and those that are as near to the training set as its own molecules are to each other.
 """
 
 from __future__ import annotations
@@ -25,15 +25,17 @@ from aiida_rm.engine.frames import Frames, concatenate
 from aiida_rm.engine.labels import CHECKS, check_label
 from aiida_rm.engine.neighbors import build_graph
 from aiida_rm.engine.potential import Potential
-from aiida_rm.engine.relaxation import relax, with_uncertainty
-from aiida_rm.engine.search import random_starts
+from aiida_rm.engine.relaxation import latent_distances, relax, with_uncertainty
+from aiida_rm.engine.search import Knowledge, random_starts
 from aiida_rm.engine.settings import GenerateSettings, parse_settings
 from aiida_rm.workflows.generate import GenerateWorkChain
-from aiida_rm.workflows.protocols import MANY, judged, kinds_by
+from aiida_rm.workflows.protocols import MANY, for_search, kinds_by
 
 _SHIPPED = Path(__file__).parent.parent / "examples" / "potentials" / "qm7b.safetensors"
 #: E~ per atom of a structure is in the training range below this quantile of the training set's.
 _QUANTILE = 0.99
+#: Or nearer to the training set than so many percent of its own molecules are to the others.
+_PERCENTS = (80, 90, 95, 99)
 _BEST_OF = (1, 2, 4, 8, 16)
 
 
@@ -45,7 +47,8 @@ def main() -> None:
     each = given.each or (4 if given.quick else 24)
     potential = Potential.load(Path(given.potential), dtype=torch.float32)
     names = given.committee.split(",") if given.committee else []
-    asked = generation(given.stages, given.seed, each, committee=bool(names))
+    aware = potential.environments is not None
+    asked = generation(given.stages, given.seed, each, committee=bool(names), aware=aware)
     settings = parse_settings(GenerateSettings, asked)
     members = [Potential.load(Path(name), dtype=torch.float32) for name in names]
     began = time.process_time()
@@ -54,9 +57,10 @@ def main() -> None:
     trained = qm7b().stable
     energies, known = training_set(potential, trained)
     limit = float(np.quantile(energies, _QUANTILE))
+    relaxed = np.isfinite(found.structure["energy"])
     if members:
-        relaxed = np.isfinite(found.structure["energy"])
         found = with_uncertainty(found, [potential, *members], relaxed)
+    found = with_latent(found, [potential, *members], relaxed)
     figures = judge(found, limit, known, checks=bool(given.bust))
     figures |= {
         "starts": len(found),
@@ -72,10 +76,15 @@ def main() -> None:
     finish("qm7b", given.seed, figures)
 
 
-def generation(stages: str, seed: int, each: int, *, committee: bool) -> dict[str, Any]:
-    """The protocol's settings for molecules, with other stages if any are given."""
-    kinds = kinds_by(MANY, molecules=True)
-    inputs = GenerateWorkChain.get_protocol_inputs(kinds=judged(kinds) if committee else kinds)
+def generation(
+    stages: str, seed: int, each: int, *, committee: bool, aware: bool
+) -> dict[str, Any]:
+    """The protocol's settings for molecules, with other stages if any are given.
+
+    ``aware``: the potential remembers its training set.
+    """
+    kinds = for_search(kinds_by(MANY, molecules=True), committee=committee, environments=aware)
+    inputs = GenerateWorkChain.get_protocol_inputs(kinds=kinds)
     settings = {**inputs["generate"]["settings"], "seed": seed, "n_structures": each}
     if stages:
         settings["stages"] = json.loads(stages)
@@ -107,6 +116,20 @@ def generate(
         floor=settings.floor,
         members=members,
     )
+
+
+def with_latent(frames: Frames, potentials: Sequence[Potential], which: np.ndarray) -> Frames:
+    """With the labels of the latent distance, as the task generate writes them."""
+    known = [one for one in potentials if one.environments is not None]
+    if not known:
+        return frames
+    apart = latent_distances(frames, known, which)
+    percents = [
+        Knowledge.from_notes(one.notes).latent_percentile(row)
+        for one, row in zip(known, apart, strict=True)
+    ]
+    labels = {"latent_distance": apart.mean(0), "latent_percentile": np.mean(percents, 0)}
+    return frames.with_labels(structure=labels)
 
 
 def training_set(potential: Potential, frames: Frames) -> tuple[np.ndarray, set[str]]:
@@ -147,8 +170,17 @@ def judge(
             for formula in sorted(set(formulas))
         },
     }
-    for name in ("energy_per_atom", "committee_energy_per_atom", "uncertainty_mean"):
-        if "uncertainty_mean" in frames.structure:
+    if "latent_percentile" in frames.structure:
+        for percent in _PERCENTS:
+            near = frames.structure["latent_percentile"] <= percent
+            figures[f"within_{percent}_percent"] = {
+                "share": float(near.mean()),
+                "sound": float(sound[near].mean()) if near.any() else 0.0,
+                "clean": float(clean[near].mean()) if near.any() else 0.0,
+            }
+    measures = ("energy_per_atom", "committee_energy_per_atom", "uncertainty_mean")
+    for name in (*measures, "latent_distance"):
+        if name in frames.structure:
             figures[f"sound_best_by_{name}"] = best_of(frames, name, sound)
     return figures
 

@@ -77,7 +77,8 @@ def main() -> None:
         Potential.load(Path(path), dtype=torch.float32)
         for path in (given.potential, *filter(None, given.committee.split(",")))
     ]
-    asked = generation("", given.seed, each, committee=len(potentials) > 1)
+    aware = potentials[0].environments is not None
+    asked = generation("", given.seed, each, committee=len(potentials) > 1, aware=aware)
     settings = parse_settings(GenerateSettings, asked)
     made = step("generated", lambda: generate(potentials[0], settings, potentials[1:]))
     known = of_formulas(qm7b_molecules())
