@@ -51,10 +51,11 @@ def judged(
     own = field.energy.index_select(0, rows)
     graph = some.graph()
     weight = latent_weight.index_select(0, rows)
+    weighs = bool((weight > 0).any())
     energies, apart = [own], []
     for number, potential in enumerate(potentials):
         part = graph.within(potential.cutoff)
-        if potential.environments is not None and bool((weight > 0).any()):
+        if weighs and potential.environments is not None:
             energy, distance = potential.energies_and_distances(part)
             apart.append(distance)
         elif number:
