@@ -22,7 +22,7 @@ TINY: dict[str, dict[str, Any]] = {
 #: What the columns are called on the screen.
 HEADS = {
     "energy_per_atom": "E~ / atom",
-    "energy_percentile": "percentile",
+    "latent_percentile": "unlike (%)",
     "match": "known as",
     "smiles": "SMILES",
     "spacegroup": "space group",
@@ -204,14 +204,14 @@ def tell(node: Any, scored: Any, given: argparse.Namespace) -> None:
 
     rules = {"valid": True, "unique": True, **kind}
     like = scored.get_frames().structure["substitution_distance"]
-    by = "energy_per_atom" if np.isnan(like).all() else "substitution_distance"
+    by = "ranking" if np.isnan(like).all() else "substitution_distance"
     order = {"sort": by, "limit_per_composition": given.best}
     table = best(scored, len(scored), rules={**rules, **order})
     if len(table):
         nodes = [extract_structure(scored, orm.Int(int(row))) for row in table["index"]]
         table["structure"] = [f"<{one.pk}>" for one in nodes]
         table = table.sort_values(["formula", by]).set_index("formula")
-        shown = [*dict.fromkeys([by, "energy_per_atom"]), "energy_percentile", "match", "novel"]
+        shown = [by, "energy_per_atom", "latent_percentile", "match", "novel"]
         shown += ["smiles"] if kind else ["spacegroup", "volume_per_atom"]
         _print(f"The best that are {', '.join(rules)}", [*shown, "structure"], table)
 
