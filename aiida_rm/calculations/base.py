@@ -41,7 +41,8 @@ class EngineCalculation(CalcJob):
     and what comes back.
     """
 
-    CACHE_VERSION = 1
+    #: 2: potentials remember their training set, generated structures have a `ranking`.
+    CACHE_VERSION = 2
     TASK: ClassVar[str]
     #: Files and folders that become output nodes; not kept a second time in `retrieved`.
     TEMPORARY: ClassVar[tuple[str, ...]] = ()

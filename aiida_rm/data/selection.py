@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from aiida_rm.engine.elements import hill_formula, parse_formula
 from aiida_rm.engine.formulas import element_table
 from aiida_rm.engine.frames import Frames
-from aiida_rm.engine.labels import COMMITTEE
+from aiida_rm.engine.labels import COMMITTEE, LATENT
 
 Array = NDArray[Any]
 
@@ -236,7 +236,13 @@ def _check_type(name: str, kind: str, item: Any) -> None:
 
 def _unknown(kinds: Mapping[str, str], name: str) -> str:
     known = ", ".join(sorted(kinds))
-    if name.removeprefix("sort: ").removeprefix("min_").removeprefix("max_") in COMMITTEE:
+    label = name.removeprefix("sort: ").removeprefix("min_").removeprefix("max_")
+    if label in LATENT:
+        return (
+            f"'{name}' needs a potential that remembers its training set: a hundred structures or "
+            "more, and `environments` of rm.train above 0; or leave the rule out"
+        )
+    if label in COMMITTEE:
         return (
             f"'{name}' needs structures that a committee has judged; set `committee_size` of "
             "rm.loop, give `committee` to rm.generate, or leave the rule out"

@@ -27,6 +27,9 @@ GENERATED: Final = {
     "status": "i",
 }
 
+#: Those of them that only a potential gives which remembers its training set.
+LATENT: Final = ("latent_distance", "latent_percentile")
+
 #: Of task generate with a committee of potentials (relaxation/uncertainty.py). The atoms have
 #: the label `force_deviation`.
 COMMITTEE: Final = {

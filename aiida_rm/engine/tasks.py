@@ -185,11 +185,15 @@ def _latent(
         frames, potentials, which, batch_atoms=s.batch_atoms, batch_edges=s.batch_edges
     )
     known = [Knowledge.from_notes(one.notes) for one in potentials]
-    percents = [one.latent_percentile(row) for one, row in zip(known, apart, strict=True)]
+    percents = np.stack([one.latent_percentile(row) for one, row in zip(known, apart, strict=True)])
+    # A potential that remembers no atom of an element has no say; where none does, it is unknown.
+    there = np.isfinite(apart)
+    count = np.where(there.any(0), there.sum(0), np.nan)
+    distance, percent = (np.where(there, a, 0.0).sum(0) / count for a in (apart, percents))
     return {
-        "latent_distance": apart.mean(0),
-        "latent_percentile": np.mean(percents, 0),
-        "ranking": energies + s.ranking_weight * apart.mean(0),
+        "latent_distance": distance,
+        "latent_percentile": percent,
+        "ranking": energies + s.ranking_weight * distance,
     }
 
 

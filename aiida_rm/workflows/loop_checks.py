@@ -14,7 +14,7 @@ from aiida_rm.calculations.train import TrainCalculation, cannot_begin_with
 from aiida_rm.data.frames import FramesData
 from aiida_rm.data.potential import PotentialData
 from aiida_rm.engine.errors import EngineError, SettingsError
-from aiida_rm.engine.labels import COMMITTEE, GENERATED
+from aiida_rm.engine.labels import COMMITTEE, GENERATED, LATENT
 from aiida_rm.engine.search import check_search
 from aiida_rm.engine.settings import parse_settings
 from aiida_rm.engine.training.statistics import (
@@ -104,6 +104,8 @@ def _check_stages(dataset: FramesData, inputs: Mapping[str, Any]) -> str | None:
     # The dataset stands for what will be generated: crystals for crystals.
     validate = {"score": {}, **inputs["validate"]}
     labels = {**GENERATED, **(COMMITTEE if inputs["committee_size"].value else {})}
+    if not aware:
+        labels = {name: kind for name, kind in labels.items() if name not in LATENT}
     problem = referees_and_rules_problem(validate, dataset, labels)
     return problem.replace("`referees.", "`validate.referees.") if problem else None
 
@@ -124,6 +126,7 @@ def _check_generation(
     notes = describe_training_set(dataset.get_frames(), distances=False)
     if aware:
         notes["latent_percentiles"] = [0.0, 1.0]
+        notes["environments"] = dict.fromkeys(dataset.elements, 1)
     try:
         check_search(
             GenerateCalculation.settings_of(generate),

@@ -59,6 +59,7 @@ def test_distances_by_hand() -> None:
     known = Environments.of(torch.tensor([[0.0], [2.0], [10.0], [14.0]]), numbers)
     scale = 5**0.5
     torch.testing.assert_close(known.scale, torch.tensor([scale]))
+    assert known.counts == {1: 2, 6: 2}
     apart = known.distances(torch.tensor([[2.5], [10.0], [3.0], [1.0]]), torch.tensor([6, 1, 1, 8]))
     torch.testing.assert_close(apart[:3], torch.tensor([0.5, 0.0, 7.0]) / scale, atol=2e-3, rtol=0)
     assert apart[3].isinf()
@@ -102,10 +103,13 @@ def test_a_training_remembers_its_stable_structures(stable: Frames, potential: P
     again, others = environments_of(potential, stable, 50, 64)
     assert again is not None
     assert np.median(others) == pytest.approx(np.median(percents), rel=0.3)
-    places = (hidden_of(potential, stable) - known.centre) / known.scale
-    apart = torch.cdist(known.features, places)
+    kind = list(known.counts).index(6)
+    carbon = torch.as_tensor(stable.numbers == 6)
+    places = (hidden_of(potential, stable)[carbon] - known.means[kind]) / known.scale
+    apart = torch.cdist(known.features[known.numbers == 6], places)
     # But for the digits that a file keeps.
     assert float(apart.amin(1).max()) < 2e-3 * float(known.features.abs().max())
+    assert potential.notes["environments"] == {"C": 25, "Si": 25}
 
 
 def test_what_is_unlike_the_training_set_is_far_from_it(
@@ -136,6 +140,55 @@ def test_few_structures_and_none_asked_for(stable: Frames) -> None:
             found.energies_and_distances(build_graph(stable, found.cutoff))
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 1000])
+def test_structures_that_are_nearly_one(count: int, tmp_path: Path) -> None:
+    """Nothing that is remembered differs from the others: distances stay numbers."""
+    rng = np.random.default_rng(0)
+    for rattle in (0.0, 1e-4):
+        salt = from_ase([bulk("NaCl", "rocksalt", 5.6)] * 120)
+        noise = rng.normal(0, rattle, salt.positions.shape) if rattle else 0
+        salt = replace(salt, positions=salt.positions + noise)
+        copies = perturb(salt, PerturbSettings(samples=120))
+        for architecture in ("local", "equivariant"):
+            settings = replace(TRAIN, architecture=architecture, environments=count)
+            found = Trainer(copies, settings).run().potential
+            found.save(tmp_path / "p.safetensors")
+            again = Potential.load(tmp_path / "p.safetensors")
+            assert again.environments is not None
+            assert np.isfinite(latent_distances(salt, [again])).all()
+            odd = replace(salt, positions=salt.positions + rng.normal(0, 0.4, salt.positions.shape))
+            far, near = (latent_distances(frames, [again])[0].mean() for frames in (odd, salt))
+            assert np.isfinite(far)
+            assert far > near
+
+
+def test_a_part_that_hardly_differs_does_not_decide() -> None:
+    """One of three parts of the hidden layer is all but the same in the training set."""
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(100, 3, generator=generator) * torch.tensor([1.0, 1.0, 1e-5])
+    known = Environments.of(hidden, torch.full((100,), 6))
+    other = hidden[:1] + torch.tensor([0.0, 0.0, 1.0])
+    assert 5 < float(known.distances(other, torch.tensor([6]))) < 20
+
+
+def test_an_element_that_only_every_seventh_holds_does_not_count() -> None:
+    rng = np.random.default_rng(0)
+    molecules = [molecule(("CH4", "CH3Cl")[number % 7 == 0]) for number in range(140)]
+    stable = from_ase(molecules)
+    stable = replace(
+        stable, positions=stable.positions + rng.normal(0, 0.05, stable.positions.shape)
+    )
+    found = Trainer(perturb(stable, PerturbSettings(samples=140)), TRAIN).run().potential
+    assert found.notes["environments"]["Cl"] == 16
+    # Chlorine would be at a distance of 0 from itself.
+    graph = build_graph(stable.select(range(0, 140, 7)), found.cutoff, dtype=torch.float32)
+    assert found.environments is not None
+    apart = found.environments.distances(found.hidden(graph), graph.numbers)
+    counted = graph.numbers != 17
+    means = torch.stack([apart[counted & (graph.batch == row)].mean() for row in range(20)])
+    assert found.notes["latent_percentiles"][100] == pytest.approx(float(means.max()), rel=1e-4)
+
+
 def test_molecules_and_fresh_copies() -> None:
     waters = from_ase([molecule("H2O")] * 100)
     rng = np.random.default_rng(0)
@@ -154,6 +207,11 @@ def test_a_file_keeps_them(potential: Potential, stable: Frames, tmp_path: Path)
     again = Potential.load(path, dtype=torch.float64)
     assert again.environments is not None
     assert again.environments.features.dtype == torch.float64
+    double = Potential.load(path, dtype=torch.float64)
+    double.save(tmp_path / "double.safetensors")
+    assert np.isfinite(
+        latent_distances(stable, [Potential.load(tmp_path / "double.safetensors")])
+    ).all()
     before, after = (latent_distances(stable, [one])[0] for one in (potential, again))
     np.testing.assert_allclose(after, before, atol=1e-4)
     Potential.load(path).save(tmp_path / "again.safetensors")
@@ -174,6 +232,8 @@ def test_a_file_keeps_them(potential: Potential, stable: Frames, tmp_path: Path)
             "do not fit together",
         ),
         (lambda t: t.update(environment_features=t["environment_features"][:, 1:]), "do not fit"),
+        (lambda t: t.update(environment_means=t["environment_means"][1:]), "do not fit together"),
+        (lambda t: t.update(environment_numbers=t["environment_numbers"].flip(0)), "not in order"),
         (lambda t: t["environment_features"].fill_(float("nan")), "not finite"),
     ],
 )

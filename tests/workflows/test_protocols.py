@@ -205,7 +205,7 @@ def test_committees(code: Any, potential_data: Any, write_safetensors: Any, tmp_
     build = GenerateWorkChain.get_builder_from_protocol
     header = {**POTENTIAL_HEADER, "elemental_volumes": {}}
     molecules = PotentialData(write_safetensors(tmp_path / "m.safetensors", header, 3))
-    header |= {"n_structures": 100, "latent_percentiles": [0.0, 1.0]}
+    header |= {"n_structures": 100, "latent_percentiles": [0.0, 1.0], "environments": {"C": 9}}
     remembering = PotentialData(write_safetensors(tmp_path / "r.safetensors", header, 4))
     for potential, judges, moves, weight in (
         (molecules, (), ["jitter", "join"], None),
@@ -219,6 +219,12 @@ def test_committees(code: Any, potential_data: Any, write_safetensors: Any, tmp_
         assert refused(GenerateWorkChain, builder) == ""
     builder.generate.potential = molecules
     assert "'stages[0].latent_weight' asks how far" in refused(GenerateWorkChain, builder)
+    header |= {"elements": ["C", "H"]}
+    new = PotentialData(write_safetensors(tmp_path / "n.safetensors", header, 5))
+    builder.generate.potential = new
+    builder.generate.committee = {}
+    builder.generate.settings = {**builder.generate.settings.get_dict(), "formulas": ["CH4"]}
+    assert "met no H; set it to 0" in refused(GenerateWorkChain, builder)
     builder = build(code, potential_data, committee=members)
     assert dict(builder.generate.committee) == {"member_01": members[0], "member_02": members[1]}
     assert refused(GenerateWorkChain, builder) == ""

@@ -215,9 +215,9 @@ class Potential(nn.Module):
             own = set(potential.header()) | {"training"}
             potential.elements = elements
             potential.notes = {k: v for k, v in header.items() if k not in own or k == "training"}
+            potential.environments = environments
             potential.to(tensors["element_energy"].dtype)
             potential.load_state_dict(tensors)
-            potential.environments = environments
         except (KeyError, TypeError, ValueError, RuntimeError, SettingsError) as error:
             raise PotentialError(
                 f"'{Path(path).name}' is damaged or not from this version: {brief(error)}"

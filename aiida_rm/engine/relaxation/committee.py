@@ -14,6 +14,7 @@ from torch import Tensor
 from aiida_rm.engine.potential import Potential
 from aiida_rm.engine.relaxation.batch import Batch
 from aiida_rm.engine.relaxation.field import Field
+from aiida_rm.engine.relaxation.hop import TORN
 
 #: Ends of descents wait for each other until they are this share of what is under way: a call for
 #: one structure takes nearly as long as a call for ten.
@@ -23,6 +24,16 @@ WAITING_SHARE = 0.05
 def enough(hopping: Tensor, running: Tensor) -> bool:
     """Whether so many are at the end of a descent (S,) that the committee is asked."""
     return bool(hopping.any() & (hopping.sum() >= WAITING_SHARE * running.sum()))
+
+
+def latent_part(apart: Tensor, weight: Tensor) -> Tensor:
+    """(S,) weight (S,) times the mean of the distances (K, S) that there are; never as TORN.
+
+    A potential that remembers no atom of an element has no say.
+    """
+    known = torch.isfinite(apart)
+    mean = torch.where(known, apart, 0.0).sum(0) / known.sum(0).clamp(min=1)
+    return (weight * mean).clamp(max=0.5 * TORN)
 
 
 def judged(
@@ -65,7 +76,7 @@ def judged(
     stacked = torch.stack(energies)
     value = stacked.mean(0)
     if apart:
-        value = value + weight * torch.stack(apart).mean(0)
+        value = value + latent_part(torch.stack(apart), weight)
     lost = ~torch.isfinite(value) | (stacked.amin(0) < floor * some.counts)
     return replace(
         field,

@@ -21,7 +21,7 @@ from aiida_rm.engine.settings import MOVES
 
 #: Angstrom^2 that a molecule in pieces is judged higher; more than what E~ differs by, and not so
 #: much that the digits of E~ are lost.
-_TORN = 100.0
+TORN = 100.0
 
 
 def begin(batch: Batch, on: Tensor) -> None:
@@ -90,7 +90,7 @@ def _connected(batch: Batch, ended: Tensor, field: Field, schedule: Schedule) ->
         return field
     which = ended & schedule.connected[batch.stage]
     torn = in_pieces(batch, which, find_pieces(batch, which))
-    return replace(field, value=field.value + _TORN * torn)
+    return replace(field, value=field.value + TORN * torn)
 
 
 def _labels(batch: Batch, ended: Tensor, schedule: Schedule) -> Tensor:

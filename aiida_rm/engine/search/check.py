@@ -52,14 +52,6 @@ def check_search(
             "for; set 'periodic' to false and the 'cell' of every stage to 'fixed', or train on "
             "crystals"
         )
-    aware = bool(known.latent)
-    for number, stage in enumerate(settings.stages):
-        if stage.latent_weight and not aware:
-            raise PotentialError(
-                f"'stages[{number}].latent_weight' asks how far structures are from the training "
-                "set, which the potential does not remember; set it to 0, or train with "
-                "'environments' above 0 on a hundred stable structures or more"
-            )
     drawn = given is None or settings.seeding in ("decorate", "substitute")
     compositions = Compositions(settings, known) if drawn else None
     wanted = {"elements": set(settings.elements)}
@@ -71,6 +63,7 @@ def check_search(
         wanted["starts"] = set(given.elements)
     for name, symbols in wanted.items():
         _check_elements(name, symbols, elements)
+    _check_latent(settings, known, set().union(*wanted.values()))
     if compositions is None:
         return
     _check_volumes(settings, known, compositions)
@@ -78,6 +71,25 @@ def check_search(
         _check_room(settings, known, formula)
     if settings.symmetry and given is None:
         _check_symmetry(settings)
+
+
+def _check_latent(settings: GenerateSettings, known: Knowledge, symbols: set[str]) -> None:
+    """Refuse to judge by a distance from what the potential does not remember."""
+    number = next((n for n, stage in enumerate(settings.stages) if stage.latent_weight), None)
+    if number is None:
+        return
+    if not known.latent:
+        raise PotentialError(
+            f"'stages[{number}].latent_weight' asks how far structures are from the training "
+            "set, which the potential does not remember; set it to 0, or train with "
+            "'environments' above 0 on a hundred stable structures or more"
+        )
+    if new := sorted(symbols - known.environments.keys()):
+        raise PotentialError(
+            f"'stages[{number}].latent_weight' asks how far structures are from the training "
+            f"set, where the potential met no {', '.join(new)}; set it to 0, or train with "
+            f"structures that hold {', '.join(new)}"
+        )
 
 
 def check_committee(elements: Sequence[str], members: Mapping[str, Sequence[str]]) -> None:

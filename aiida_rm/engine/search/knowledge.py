@@ -39,6 +39,7 @@ class Knowledge:
         energies: square angstrom; E~ per atom of the stable structures, at every percent from the
             lowest to the highest; empty if unknown.
         latent: latent distances of stable structures from the others, the same.
+        environments: how many atoms of each element it remembers.
     """
 
     n_structures: int = 0
@@ -55,6 +56,7 @@ class Knowledge:
     box_shape: tuple[float, ...] = ()
     energies: tuple[float, ...] = ()
     latent: tuple[float, ...] = ()
+    environments: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def from_notes(cls, notes: Mapping[str, Any]) -> Knowledge:
@@ -82,6 +84,7 @@ class Knowledge:
                 box_shape=tuple(float(edge) for edge in notes.get("box_shape", ())),
                 energies=_ascending(notes, "energy_percentiles"),
                 latent=_ascending(notes, "latent_percentiles"),
+                environments=_counts(notes.get("environments", {})),
             )
         except (TypeError, ValueError, KeyError, AttributeError) as error:
             raise PotentialError(

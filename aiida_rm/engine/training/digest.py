@@ -11,7 +11,15 @@ from aiida_rm.engine.frames import Frames
 from aiida_rm.engine.settings import TrainSettings, to_plain
 
 #: Knobs that may change between segments of one training.
-_FREE_KNOBS = ("device", "threads", "workers", "compile", "checkpoint_seconds", "batch_parts")
+_FREE_KNOBS = (
+    "device",
+    "threads",
+    "workers",
+    "compile",
+    "checkpoint_seconds",
+    "batch_parts",
+    "environments",
+)
 #: Why a state is refused, and the remedy.
 OTHER_TRAINING = (
     "the training state belongs to another training; resume with the very frames and settings "

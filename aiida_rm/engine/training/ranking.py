@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from aiida_rm.engine.elements import SYMBOLS
 from aiida_rm.engine.frames import Array, Frames
 from aiida_rm.engine.neighbors import Graph, build_graph
 from aiida_rm.engine.potential import Potential
@@ -52,9 +53,10 @@ def environments_of(
         batch_atoms: atoms at once, at most (one structure at least).
 
     Returns:
-        the atoms; and the latent distance, the mean of its atoms, of every seventh structure,
-        none of whose atoms are among them, at 0, 1, ... 100 percent. None and no values where
-        there are fewer than 100 stable structures, or ``count`` is 0.
+        the atoms; and the latent distance, the mean of its atoms, of every seventh structure, at
+        0, 1, ... 100 percent. These give none of the atoms, but for elements that are nowhere
+        else, which do not count. None and no values where there are fewer than 100 stable
+        structures, or ``count`` is 0.
     """
     stable = _stable(frames)
     if stable is None or len(stable) < ENOUGH_TO_REMEMBER or not count:
@@ -73,13 +75,22 @@ def environments_of(
     places = part.ptr[at] + atoms - stable.ptr[rows[at]]
     numbers = torch.as_tensor(stable.numbers[atoms], dtype=torch.int64, device=hidden.device)
     known = Environments.of(hidden[torch.as_tensor(places, device=hidden.device)], numbers)
+    elsewhere = np.isin(stable.numbers, stable.numbers[~aside[stable.batch]])
     found = []
     for some in pack(spread(np.flatnonzero(aside), _MOST), stable.counts, batch_atoms):
         graph = _graph(potential, stable.select(some))
-        apart = known.distances(potential.hidden(graph), graph.numbers)
-        sums = apart.new_zeros(len(some)).index_add(0, graph.batch, apart)
-        found.append(sums.double().cpu().numpy() / stable.counts[some])
-    return known, _percentiles(np.concatenate(found))
+        apart = known.distances(potential.hidden(graph), graph.numbers).double().cpu().numpy()
+        owner, counted = graph.batch.cpu().numpy(), elsewhere[stable.atoms_of(some)]
+        sums = np.bincount(owner, apart * counted, len(some))
+        found.append(sums / np.bincount(owner, counted, len(some)).clip(1))
+    values = np.concatenate(found)
+    # Without a number somewhere it knows nothing that it could compare.
+    return (known, _percentiles(values)) if np.isfinite(values).all() else (None, [])
+
+
+def counts_of(known: Environments | None) -> dict[str, int]:
+    """How many atoms of each element, by symbol."""
+    return {SYMBOLS[z]: count for z, count in known.counts.items()} if known else {}
 
 
 def _stable(frames: Frames) -> Frames | None:

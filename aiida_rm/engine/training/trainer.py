@@ -49,7 +49,7 @@ from aiida_rm.engine.training.loader import Loader
 from aiida_rm.engine.training.loss import add_gradient
 from aiida_rm.engine.training.model import first_model
 from aiida_rm.engine.training.progress import Metrics, Pace, Progress
-from aiida_rm.engine.training.ranking import energy_percentiles, environments_of
+from aiida_rm.engine.training.ranking import counts_of, energy_percentiles, environments_of
 from aiida_rm.engine.training.state import load_state, save_state
 
 #: Metrics that are means over the batches of an epoch.
@@ -336,6 +336,7 @@ class Trainer:
             **best.notes,
             "energy_percentiles": energy_percentiles(best, frames, atoms),
             "latent_percentiles": distances,
+            "environments": counts_of(best.environments),
             "training": {
                 "epochs": self.progress.epoch,
                 "steps": self.progress.step,

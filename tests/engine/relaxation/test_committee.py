@@ -153,6 +153,14 @@ def test_what_is_far_from_the_training_set_is_not_believed() -> None:
     np.testing.assert_allclose(found.structure["energy"], 0, atol=1e-3)
 
 
+def test_distances_that_are_not_known_do_not_count() -> None:
+    """Of two potentials; the weight of 0 in company of others; and never as much as a torn one."""
+    apart = torch.tensor([[1.0, torch.inf, torch.inf, 1e9], [3.0, 2.0, torch.inf, 1e9]])
+    weight = torch.tensor([0.5, 0.5, 0.5, 0.5])
+    assert committee.latent_part(apart, weight).tolist() == [1, 1, 0, 50]
+    assert committee.latent_part(apart, 0 * weight).tolist() == [0, 0, 0, 0]
+
+
 def test_memory_that_a_member_lacks_halves_the_batch() -> None:
     class Large(Formula):
         def energies(self, graph: Graph) -> torch.Tensor:
