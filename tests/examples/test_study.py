@@ -84,7 +84,7 @@ def test_a_known_crystal_is_found(run: Any) -> None:
     row = next(line for line in told.splitlines() if "mine-MgO" in line)
     cells = [cell.strip() for cell in row.split("│")]
     assert cells[1] == "MgO"
-    assert cells[5:7] == ["False", "225"]
+    assert cells[5:8] == ["mine-MgO", "False", "225"]
 
 
 def test_a_formula_on_the_sites_of_those_like_it(run: Any) -> None:
