@@ -217,6 +217,8 @@ def test_committees(code: Any, potential_data: Any, write_safetensors: Any, tmp_
         stage = builder.generate.settings["stages"][0]
         assert (stage["moves"], stage.get("latent_weight")) == (moves, weight)
         assert refused(GenerateWorkChain, builder) == ""
+    thorough = build(code, remembering, "stringent").generate.settings
+    assert (thorough["stages"][0]["cycles"], thorough["n_structures"]) == (80, 1000)
     builder.generate.potential = molecules
     assert "'stages[0].latent_weight' asks how far" in refused(GenerateWorkChain, builder)
     header |= {"elements": ["C", "H"]}
