@@ -1,10 +1,12 @@
 """From one diamond: how many random starts become sensible carbon, and which carbon?
 
-The engine alone, with the settings of the protocol ``balanced`` (``fast`` with ``--quick``).
+The engine alone, with the settings of the protocol ``balanced`` (``fast`` with ``--quick``), or
+other stages of the search (``--stages``, a JSON list).
 """
 
 from __future__ import annotations
 
+import json
 import time
 from typing import Any
 
@@ -39,7 +41,7 @@ def diamond() -> Frames:
 
 def main() -> None:
     """Print the table and the JSON line."""
-    given = arguments(__doc__, starts=100, protocol="balanced")
+    given = arguments(__doc__, starts=100, protocol="balanced", stages="")
     inputs = LoopWorkChain.get_protocol_inputs("fast" if given.quick else given.protocol)
     knobs: dict[str, Any] = {
         "perturb": inputs["perturb"]["settings"],
@@ -47,6 +49,8 @@ def main() -> None:
         "generate": inputs["generate"]["generate"]["settings"],
         "score": inputs["validate"]["score"]["settings"],
     }
+    if given.stages:
+        knobs["generate"] = {**knobs["generate"], "stages": json.loads(given.stages)}
     print(yaml.safe_dump(knobs))
     began = time.perf_counter()
     frames = perturb(
