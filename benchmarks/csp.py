@@ -39,9 +39,10 @@ from systems import load
 
 from aiida_rm.engine.converters import to_pymatgen
 from aiida_rm.engine.frames import Frames, concatenate
+from aiida_rm.engine.latent import latent_labels
 from aiida_rm.engine.potential import Potential
 from aiida_rm.engine.potential.local import LocalHyperparameters
-from aiida_rm.engine.relaxation import latent_distances, relax
+from aiida_rm.engine.relaxation import relax
 from aiida_rm.engine.search import random_starts
 from aiida_rm.engine.settings import GenerateSettings, Stage, parse_settings
 from aiida_rm.workflows.generate import GenerateWorkChain
@@ -216,12 +217,10 @@ def relaxed(
 
 
 def ranked(found: Frames, potentials: Sequence[Potential], weight: float) -> Frames:
-    """With the label ``ranking`` where E~ is known, and all potentials have environments."""
-    if "energy_per_atom" not in found.structure or any(p.environments is None for p in potentials):
+    """With the labels of the latent distance, where E~ is known."""
+    if "energy_per_atom" not in found.structure:
         return found
-    apart = latent_distances(found, potentials, np.isfinite(found.structure["energy"])).mean(0)
-    ranking = found.structure["energy_per_atom"] + weight * apart
-    return found.with_labels(structure={"ranking": ranking, "latent_distance": apart})
+    return found.with_labels(structure=latent_labels(found, potentials, weight))
 
 
 def repulsion(potential: Potential) -> Potential:

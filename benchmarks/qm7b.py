@@ -23,10 +23,11 @@ from systems import FORMULAS, chemistry_of, qm7b
 
 from aiida_rm.engine.frames import Frames, concatenate
 from aiida_rm.engine.labels import CHECKS, check_label
+from aiida_rm.engine.latent import latent_labels
 from aiida_rm.engine.neighbors import build_graph
 from aiida_rm.engine.potential import Potential
-from aiida_rm.engine.relaxation import latent_distances, relax, with_uncertainty
-from aiida_rm.engine.search import Knowledge, random_starts
+from aiida_rm.engine.relaxation import relax, with_uncertainty
+from aiida_rm.engine.search import random_starts
 from aiida_rm.engine.settings import GenerateSettings, parse_settings
 from aiida_rm.workflows.generate import GenerateWorkChain
 from aiida_rm.workflows.protocols import MANY, for_search, kinds_by
@@ -60,7 +61,8 @@ def main() -> None:
     relaxed = np.isfinite(found.structure["energy"])
     if members:
         found = with_uncertainty(found, [potential, *members], relaxed)
-    found = with_latent(found, [potential, *members], relaxed)
+    labels = latent_labels(found, [potential, *members], settings.ranking_weight)
+    found = found.with_labels(structure=labels)
     figures = judge(found, limit, known, checks=bool(given.bust))
     figures |= {
         "starts": len(found),
@@ -118,20 +120,6 @@ def generate(
     )
 
 
-def with_latent(frames: Frames, potentials: Sequence[Potential], which: np.ndarray) -> Frames:
-    """With the labels of the latent distance, as the task generate writes them."""
-    known = [one for one in potentials if one.environments is not None]
-    if not known:
-        return frames
-    apart = latent_distances(frames, known, which)
-    percents = [
-        Knowledge.from_notes(one.notes).latent_percentile(row)
-        for one, row in zip(known, apart, strict=True)
-    ]
-    labels = {"latent_distance": apart.mean(0), "latent_percentile": np.mean(percents, 0)}
-    return frames.with_labels(structure=labels)
-
-
 def training_set(potential: Potential, frames: Frames) -> tuple[np.ndarray, set[str]]:
     """E~ per atom of each stable structure, and the SMILES there are."""
     energies = []
@@ -170,7 +158,7 @@ def judge(
             for formula in sorted(set(formulas))
         },
     }
-    if "latent_percentile" in frames.structure:
+    if np.isfinite(frames.structure["latent_percentile"]).any():
         for percent in _PERCENTS:
             near = frames.structure["latent_percentile"] <= percent
             figures[f"within_{percent}_percent"] = {
@@ -179,7 +167,7 @@ def judge(
                 "clean": float(clean[near].mean()) if near.any() else 0.0,
             }
     measures = ("energy_per_atom", "committee_energy_per_atom", "uncertainty_mean")
-    for name in (*measures, "latent_distance"):
+    for name in (*measures, "latent_distance", "ranking"):
         if name in frames.structure:
             figures[f"sound_best_by_{name}"] = best_of(frames, name, sound)
     return figures

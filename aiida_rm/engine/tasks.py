@@ -27,8 +27,6 @@ from aiida_rm.engine.settings import (
 from aiida_rm.engine.ticker import Ticker
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from aiida_rm.engine.potential import Potential
 
 #: Share of the walltime after which the starts relax no further if a committee is to judge them:
@@ -139,6 +137,7 @@ def run_generate(job: Job) -> Outcome:
 
     What is finished lies in finished_frames until the whole is in output_frames.
     """
+    from aiida_rm.engine.latent import latent_labels
     from aiida_rm.engine.search import Knowledge
 
     s = job.settings
@@ -147,13 +146,18 @@ def run_generate(job: Job) -> Outcome:
     potential, members = _load_potentials(job, s)
     starts, impossible = _make_starts(job, s, potential)
     knowledge = Knowledge.from_notes(potential.notes)
-    aware = [one for one in (potential, *members) if one.environments is not None]
     committee = _Committee(job, s, [potential, *members]) if members else None
 
     def finish(frames: Frames) -> Frames:
         percents = knowledge.energy_percentile(frames.structure["energy_per_atom"])
-        labels = {"energy_percentile": percents, **_latent(frames, aware, s)}
-        frames = frames.with_labels(structure=labels)
+        latent = latent_labels(
+            frames,
+            [potential, *members],
+            s.ranking_weight,
+            batch_atoms=s.batch_atoms,
+            batch_edges=s.batch_edges,
+        )
+        frames = frames.with_labels(structure={"energy_percentile": percents, **latent})
         return committee.judge(frames) if committee else frames
 
     parts = Parts(job.path(files.FINISHED_FRAMES), s.checkpoint_seconds, finish)
@@ -166,35 +170,6 @@ def run_generate(job: Job) -> Outcome:
     count = 0 if found is None else len(found)
     reason = "completed" if count == len(starts) else job.should_stop(_RELAXING) or "completed"
     return Outcome(reason, {"n_structures": count, **impossible, **summary})
-
-
-def _latent(
-    frames: Frames, potentials: list[Potential], s: GenerateSettings
-) -> dict[str, NDArray[np.float64]]:
-    """Labels: latent distance and percentile, means over the potentials or NaN; the ranking."""
-    from aiida_rm.engine.relaxation import latent_distances
-    from aiida_rm.engine.search import Knowledge
-
-    energies = frames.structure["energy_per_atom"]
-    if not potentials:
-        unknown = np.full(len(frames), np.nan)
-        return {"latent_distance": unknown, "latent_percentile": unknown, "ranking": energies}
-    # What has no E~ came back as it started.
-    which = np.isfinite(frames.structure["energy"])
-    apart = latent_distances(
-        frames, potentials, which, batch_atoms=s.batch_atoms, batch_edges=s.batch_edges
-    )
-    known = [Knowledge.from_notes(one.notes) for one in potentials]
-    percents = np.stack([one.latent_percentile(row) for one, row in zip(known, apart, strict=True)])
-    # A potential that remembers no atom of an element has no say; where none does, it is unknown.
-    there = np.isfinite(apart)
-    count = np.where(there.any(0), there.sum(0), np.nan)
-    distance, percent = (np.where(there, a, 0.0).sum(0) / count for a in (apart, percents))
-    return {
-        "latent_distance": distance,
-        "latent_percentile": percent,
-        "ranking": energies + s.ranking_weight * distance,
-    }
 
 
 def _load_potentials(job: Job, s: GenerateSettings) -> tuple[Potential, list[Potential]]:
