@@ -536,6 +536,13 @@ def test_the_dataset_decides_what_the_protocol_is(
     assert refused(LoopWorkChain, thorough) == ""
     assert passing.train.train.settings["architecture"] == "equivariant"
     assert refused(LoopWorkChain, passing) == ""
+    # What nothing will be remembered of cannot be asked for.
+    for dataset, problem in ((one, "'max_latent_percentile' needs a potential that"), (many, "")):
+        builder = LoopWorkChain.get_builder_from_protocol(
+            code, dataset, overrides={"validate": {"rules": {"max_latent_percentile": 90}}}
+        )
+        assert problem in refused(LoopWorkChain, builder)
+        assert bool(refused(LoopWorkChain, builder)) is bool(problem)
     own = {"train": {"train": {"settings": {"channels": 4}}}}
     chosen = LoopWorkChain.get_builder_from_protocol(code, many, overrides=own)
     assert chosen.train.train.settings["channels"] == 4
