@@ -241,7 +241,8 @@ def judge(found: Frames, targets: Frames) -> Figures:
     owner = found.structure["target"]
     width = int(np.bincount(owner).max())
     shape = (len(targets), width)
-    orders = {name: found.structure.get(label, np.zeros(len(found))) for name, label in _ORDERS}
+    unknown = np.full(len(found), np.nan)
+    orders = {name: found.structure.get(label, unknown) for name, label in _ORDERS}
     rows = {name: np.full(shape, np.nan) for name in (*_MATCHERS, "rmsd", *orders)}
     for number in range(len(targets)):
         known = to_pymatgen(targets, number)
@@ -269,7 +270,7 @@ def summary(rows: Figures, count: int) -> Figures:
             )
         for k in sorted({1, 2, 5, 10, count}):
             figures[f"{name}_any_of_{k}"] = any_of(rows[name], k)
-        for order, _ in _ORDERS:
+        for order in (order for order, _ in _ORDERS if np.isfinite(rows[order]).any()):
             lowest = np.argmin(np.where(np.isnan(rows[order]), np.inf, rows[order]), axis=1)
             figures[f"{name}_lowest_{order}"] = float(right[np.arange(len(right)), lowest].mean())
     matched = ~np.isnan(rows["rmsd"])

@@ -265,6 +265,7 @@ def test_workers_and_an_idle_recipe_do_not_part_a_state_from_its_training(
     recipe = PerturbSettings(samples=7)
     assert training_digest(frames, TrainSettings(workers=3, threads=2)) == digest
     assert training_digest(frames, TrainSettings(recipe=recipe)) == digest
+    assert training_digest(frames, TrainSettings(environments=0)) == digest
     assert training_digest(frames, TrainSettings(batch_edges=7)) != digest
     fresh = {
         training_digest(diamond_frames, TrainSettings(draw="fresh", recipe=r))
