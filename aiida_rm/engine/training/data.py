@@ -15,7 +15,7 @@ from aiida_rm.engine.frames import Frames
 from aiida_rm.engine.neighbors import Graph, build_graph
 from aiida_rm.engine.potential import Potential
 from aiida_rm.engine.settings import PerturbSettings, TrainSettings, parse_settings
-from aiida_rm.engine.training.graphs import Piece, find_pieces, join_pieces
+from aiida_rm.engine.training.graphs import Neighbours, find_neighbours, join_neighbours
 from aiida_rm.engine.training.statistics import stable_structures
 
 Rows = np.ndarray[Any, Any]
@@ -90,7 +90,7 @@ class TrainingData:
         self.cutoff = cutoff
         self.dtype = dtype
         self.device = device
-        self._kept: dict[int, Piece] = {}
+        self._kept: dict[int, Neighbours] = {}
         self._edges = 0
 
     def batch(self, rows: Rows) -> Part:
@@ -109,33 +109,35 @@ class TrainingData:
             return []
         part = self.frames.select(rows)
         missing = [place for place, row in enumerate(rows) if int(row) not in self._kept]
-        built: list[Piece] = []
+        built: list[Neighbours] = []
         if missing:
-            built = find_pieces(part.select(missing), self.cutoff, self.device)
+            built = find_neighbours(part.select(missing), self.cutoff, self.device)
             if keep:
                 self.keep(rows[missing], built)
         found = dict(zip(missing, built, strict=True))
-        pieces = [
+        neighbours = [
             found[place] if place in found else self._kept[int(row)]
             for place, row in enumerate(rows)
         ]
-        return self.put(part, pieces, limit)
+        return self.put(part, neighbours, limit)
 
-    def put(self, part: Frames, pieces: Sequence[Piece], limit: Limit = WHOLE) -> list[Part]:
+    def put(
+        self, part: Frames, neighbours: Sequence[Neighbours], limit: Limit = WHOLE
+    ) -> list[Part]:
         """Structures whose neighbours are known, on the device, in parts as above."""
-        groups = limit.groups(np.array([edges.shape[1] for edges, _ in pieces]))
+        groups = limit.groups(np.array([edges.shape[1] for edges, _ in neighbours]))
         parts = []
         for group in groups:
             some = part if len(groups) == 1 else part.select(group)
-            graph = join_pieces(
-                some, [pieces[int(place)] for place in group], self.dtype, self.device
+            graph = join_neighbours(
+                some, [neighbours[int(place)] for place in group], self.dtype, self.device
             )
             parts.append((graph, self._targets(some)))
         return parts
 
-    def keep(self, rows: Rows, pieces: Sequence[Piece]) -> None:
+    def keep(self, rows: Rows, neighbours: Sequence[Neighbours]) -> None:
         """Keep the neighbours of some structures in memory while there is room."""
-        for row, (edges, shifts) in zip(rows, pieces, strict=True):
+        for row, (edges, shifts) in zip(rows, neighbours, strict=True):
             fits = self._edges + edges.shape[1] <= _KEPT_EDGES
             if fits and int(row) not in self._kept:
                 self._kept[int(row)] = (edges.clone(), shifts.clone())

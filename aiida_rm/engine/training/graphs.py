@@ -1,4 +1,4 @@
-"""Neighbours of single structures, small enough to keep or to send, and batches joined of them."""
+"""Neighbours of single structures, small enough to keep or to send, and graphs joined of them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from aiida_rm.engine.neighbors import Graph, build_graph
 
 #: Edges (2, E) int32 of one structure, its atoms counted from 0, and their shifts (E, 3): int8,
 #: or int32 where atoms are many cells apart.
-Piece = tuple[Tensor, Tensor]
+Neighbours = tuple[Tensor, Tensor]
 #: The same of several structures in a row, and the number of edges of each.
 Packed = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], list[int]]
 
@@ -23,7 +23,7 @@ Packed = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], list[int]]
 _MOST_CELLS = 1e6
 
 
-def find_pieces(part: Frames, cutoff: float, device: torch.device) -> list[Piece]:
+def find_neighbours(part: Frames, cutoff: float, device: torch.device) -> list[Neighbours]:
     """Neighbours of every structure, within ``cutoff`` angstrom, found on a device.
 
     Raises:
@@ -43,8 +43,8 @@ def find_pieces(part: Frames, cutoff: float, device: torch.device) -> list[Piece
     return _cut(local, graph.shifts.to(small), sizes)
 
 
-def join_pieces(
-    part: Frames, pieces: Sequence[Piece], dtype: torch.dtype, device: torch.device
+def join_neighbours(
+    part: Frames, neighbours: Sequence[Neighbours], dtype: torch.dtype, device: torch.device
 ) -> Graph:
     """The graph of all structures in ``part`` from the neighbours of each."""
 
@@ -52,7 +52,7 @@ def join_pieces(
         return torch.as_tensor(array, dtype=kind, device=device)
 
     # Many structures at once: one by one, they would keep a GPU waiting.
-    sizes = [edge.shape[1] for edge, _ in pieces]
+    sizes = [edge.shape[1] for edge, _ in neighbours]
     starts = torch.repeat_interleave(
         put(part.ptr[:-1], torch.int64), put(np.array(sizes), torch.int64), output_size=sum(sizes)
     )
@@ -62,23 +62,23 @@ def join_pieces(
         cells=put(part.cells, dtype),
         periodic=put(np.asarray(part.pbc.all(axis=1)), torch.bool),
         batch=put(part.batch, torch.int64),
-        edge_index=torch.cat([edge for edge, _ in pieces], 1) + starts,
-        shifts=torch.cat([shift for _, shift in pieces]).to(dtype),
+        edge_index=torch.cat([edge for edge, _ in neighbours], 1) + starts,
+        shifts=torch.cat([shift for _, shift in neighbours]).to(dtype),
     )
 
 
-def pack_pieces(pieces: Sequence[Piece]) -> Packed:
+def pack_neighbours(neighbours: Sequence[Neighbours]) -> Packed:
     """Plain arrays, to be sent from one process to another."""
-    edges = torch.cat([edge for edge, _ in pieces], 1)
-    shifts = torch.cat([shift for _, shift in pieces])
-    return edges.numpy(), shifts.numpy(), [edge.shape[1] for edge, _ in pieces]
+    edges = torch.cat([edge for edge, _ in neighbours], 1)
+    shifts = torch.cat([shift for _, shift in neighbours])
+    return edges.numpy(), shifts.numpy(), [edge.shape[1] for edge, _ in neighbours]
 
 
-def unpack_pieces(packed: Packed, device: torch.device) -> list[Piece]:
-    """The inverse of :func:`pack_pieces`, on a device."""
+def unpack_neighbours(packed: Packed, device: torch.device) -> list[Neighbours]:
+    """The inverse of :func:`pack_neighbours`, on a device."""
     edges, shifts, sizes = packed
     return _cut(torch.from_numpy(edges).to(device), torch.from_numpy(shifts).to(device), sizes)
 
 
-def _cut(edges: Tensor, shifts: Tensor, sizes: list[int]) -> list[Piece]:
+def _cut(edges: Tensor, shifts: Tensor, sizes: list[int]) -> list[Neighbours]:
     return list(zip(torch.split(edges, sizes, 1), torch.split(shifts, sizes), strict=True))

@@ -15,7 +15,12 @@ from aiida_rm.engine.errors import EngineError, recognise
 from aiida_rm.engine.frames import Frames
 from aiida_rm.engine.training.copies import Copies
 from aiida_rm.engine.training.data import Limit, Part, Rows, TrainingData
-from aiida_rm.engine.training.graphs import Packed, find_pieces, pack_pieces, unpack_pieces
+from aiida_rm.engine.training.graphs import (
+    Packed,
+    find_neighbours,
+    pack_neighbours,
+    unpack_neighbours,
+)
 
 #: Batches that each worker is ahead.
 _AHEAD = 4
@@ -83,8 +88,8 @@ class Loader:
         if self.copies is None or epoch == 0:
             return self.data.parts(rows, limit, keep=self.copies is None)
         some = self.copies.some_of(epoch, rows)
-        pieces = find_pieces(some, self.data.cutoff, self.data.device)
-        return self.data.put(some, pieces, limit)
+        neighbours = find_neighbours(some, self.data.cutoff, self.data.device)
+        return self.data.put(some, neighbours, limit)
 
     def close(self) -> None:
         """End the workers."""
@@ -96,11 +101,11 @@ class Loader:
         if isinstance(made, EngineError):
             raise made
         some, packed = made
-        pieces = unpack_pieces(packed, self.data.device)
+        neighbours = unpack_neighbours(packed, self.data.device)
         if some is None:
-            self.data.keep(rows, pieces)
+            self.data.keep(rows, neighbours)
             some = self.data.frames.select(rows)
-        return self.data.put(some, pieces, limit)
+        return self.data.put(some, neighbours, limit)
 
     def _needed(self) -> Iterator[Task]:
         """What is not in memory at the time when it is sent to a worker."""
@@ -144,7 +149,7 @@ class _Maker(Dataset[Any]):
             else:
                 assert self.frames is not None
                 some = self.frames.select(rows)
-            packed = pack_pieces(find_pieces(some, self.cutoff, torch.device("cpu")))
+            packed = pack_neighbours(find_neighbours(some, self.cutoff, torch.device("cpu")))
         except Exception as error:  # noqa: BLE001 - the first process decides
             # As a value: DataLoader would wrap it into a page of text.
             known = recognise(error)

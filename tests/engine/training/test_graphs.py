@@ -9,7 +9,12 @@ import torch
 from aiida_rm.engine.errors import FramesError
 from aiida_rm.engine.frames import Frames
 from aiida_rm.engine.neighbors import build_graph
-from aiida_rm.engine.training.graphs import find_pieces, join_pieces, pack_pieces, unpack_pieces
+from aiida_rm.engine.training.graphs import (
+    find_neighbours,
+    join_neighbours,
+    pack_neighbours,
+    unpack_neighbours,
+)
 
 CPU = torch.device("cpu")
 
@@ -24,17 +29,17 @@ def unwrapped(cells_away: int) -> Frames:
 def test_atoms_may_be_written_many_cells_apart(cells_away: int) -> None:
     frames = unwrapped(cells_away)
     wanted = build_graph(frames, 4.5).edge_vectors()
-    pieces = find_pieces(frames, 4.5, CPU)
-    for some in (pieces, unpack_pieces(pack_pieces(pieces), CPU)):
-        found = join_pieces(frames, some, torch.float64, CPU).edge_vectors()
+    neighbours = find_neighbours(frames, 4.5, CPU)
+    for some in (neighbours, unpack_neighbours(pack_neighbours(neighbours), CPU)):
+        found = join_neighbours(frames, some, torch.float64, CPU).edge_vectors()
         assert torch.equal(found, wanted)
     assert float(wanted.norm(dim=1).max()) < 4.5
     # Side by side with such that were found earlier.
-    plain = find_pieces(frames.select([0]), 4.5, CPU)
-    mixed = join_pieces(frames, [plain[0], pieces[1]], torch.float64, CPU)
+    plain = find_neighbours(frames.select([0]), 4.5, CPU)
+    mixed = join_neighbours(frames, [plain[0], neighbours[1]], torch.float64, CPU)
     assert torch.equal(mixed.edge_vectors(), wanted)
 
 
 def test_coordinates_beyond_all_reason_are_refused() -> None:
     with pytest.raises(FramesError, match="wrap the atoms"):
-        find_pieces(unwrapped(10_000_000), 4.5, CPU)
+        find_neighbours(unwrapped(10_000_000), 4.5, CPU)

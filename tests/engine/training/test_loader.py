@@ -18,7 +18,7 @@ from aiida_rm.engine.settings import PerturbSettings, TrainSettings
 from aiida_rm.engine.training import data as training_data
 from aiida_rm.engine.training.copies import Copies
 from aiida_rm.engine.training.data import Limit, TrainingData
-from aiida_rm.engine.training.graphs import find_pieces, pack_pieces, unpack_pieces
+from aiida_rm.engine.training.graphs import find_neighbours, pack_neighbours, unpack_neighbours
 from aiida_rm.engine.training.loader import Loader
 from aiida_rm.engine.training.trainer import Trainer
 from tests.engine.training.test_trainer import (
@@ -56,10 +56,10 @@ def assert_same_parts(first: list[training_data.Part], second: list[training_dat
             assert torch.equal(getattr(targets, name), getattr(others, name)), name
 
 
-def test_pieces_survive_the_way_from_a_worker() -> None:
-    pieces = find_pieces(crystals(3), 3.5, CPU)
-    again = unpack_pieces(pack_pieces(pieces), CPU)
-    for (edges, shifts), (others, more) in zip(pieces, again, strict=True):
+def test_neighbours_survive_the_way_from_a_worker() -> None:
+    neighbours = find_neighbours(crystals(3), 3.5, CPU)
+    again = unpack_neighbours(pack_neighbours(neighbours), CPU)
+    for (edges, shifts), (others, more) in zip(neighbours, again, strict=True):
         assert torch.equal(edges, others)
         assert torch.equal(shifts, more)
 
@@ -67,7 +67,7 @@ def test_pieces_survive_the_way_from_a_worker() -> None:
 def test_parts_hold_so_many_edges_and_the_whole_batch() -> None:
     rows = np.arange(10)
     ((whole, targets),) = data().parts(rows)
-    sizes = [piece[0].shape[1] for piece in find_pieces(crystals(), 3.5, CPU)][:10]
+    sizes = [edges.shape[1] for edges, _ in find_neighbours(crystals(), 3.5, CPU)][:10]
     limit = 2 * max(sizes)
     parts = data().parts(rows, Limit(limit))
     assert len(parts) >= 5
@@ -139,9 +139,9 @@ def test_what_is_kept_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def counting(part: Frames, *more: Any) -> Any:
         made.append(len(part))
-        return find_pieces(part, *more)
+        return find_neighbours(part, *more)
 
-    monkeypatch.setattr(training_data, "find_pieces", counting)
+    monkeypatch.setattr(training_data, "find_neighbours", counting)
     frames = crystals().select(np.arange(6))
     loader = Loader(data(frames), None, plan, 0, (0, 0), 3)
     for epoch in range(3):
