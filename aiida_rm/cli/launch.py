@@ -28,13 +28,6 @@ _OPTIONS = (
     GROUP,
     click.option("-L", "--label", metavar="TEXT", help="Of the process."),
     click.option(
-        "--set",
-        "changes",
-        multiple=True,
-        metavar="PATH=VALUE",
-        help="An override, such as rounds=3 or train.train.settings.epochs=6; several times.",
-    ),
-    click.option(
         "-s",
         "--settings",
         type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -53,8 +46,8 @@ _HARDWARE = (
     click.option("--nodes", type=click.IntRange(1), metavar="N", help="Machines of a training."),
     click.option("--gpus", type=click.IntRange(1), metavar="N", help="GPUs of each machine."),
 )
-_NODE = "PK, UUID or label"
-_SET = f"{_NODE} of a set of structures, or a file of them"
+_POTENTIAL = "PK, UUID or label of a potential, or a file of one"
+_SET = "PK, UUID or label of a set of structures, or a file of them"
 
 
 def _with(*options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -64,6 +57,16 @@ def _with(*options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         return command
 
     return add
+
+
+def _changes(examples: str) -> Any:
+    return click.option(
+        "--set",
+        "changes",
+        multiple=True,
+        metavar="PATH=VALUE",
+        help=f"An override, such as {examples}; several times. `aiida-rm knobs` lists settings.",
+    )
 
 
 def _input(name: str, text: str) -> Any:
@@ -80,6 +83,7 @@ def launch() -> None:
 
 @launch.command("loop")
 @_with(*_OPTIONS, *_HARDWARE)
+@_changes("rounds=3 or train.train.settings.epochs=6")
 @_input("known", f"To recognise by their label `name`: {_SET}.")
 @_input("starts", f"Make the starts of these: {_SET}.")
 @_input("dataset", f"Stable structures to begin with: {_SET}.")
@@ -91,7 +95,8 @@ def launch_loop(**asked: Any) -> None:
 
 @launch.command("train")
 @_with(*_OPTIONS, *_HARDWARE)
-@_input("potential", f"Begin with the weights of this one: {_NODE}.")
+@_changes("train.settings.epochs=6")
+@_input("potential", f"Begin with its weights: {_POTENTIAL}.")
 @_input(
     "frames",
     f"Perturbed structures, the output of rm.perturb; or stable ones, with "
@@ -105,11 +110,12 @@ def launch_train(**asked: Any) -> None:
 
 @launch.command("generate")
 @_with(*_OPTIONS, *_HARDWARE)
+@_changes("generate.settings.n_structures=200")
 @click.option(
     "--mode", type=click.Choice(["random", "composition", "molecule", "seeded"]), help="Of starts."
 )
 @_input("starts", f"Make the starts of these: {_SET}.")
-@_input("potential", f"To relax on: {_NODE}.")
+@_input("potential", f"To relax on: {_POTENTIAL}.")
 @decorators.with_dbenv()
 def launch_generate(**asked: Any) -> None:
     """Relax random starts, or given ones, on a potential (rm.generate)."""
@@ -118,6 +124,7 @@ def launch_generate(**asked: Any) -> None:
 
 @launch.command("validate")
 @_with(*_OPTIONS)
+@_changes("rules.limit=20 or score.settings.chemistry=off")
 @_input("null", f"Random structures to compare match rates with: {_SET}.")
 @_input("known", f"To recognise by their label `name`: {_SET}.")
 @_input("references", f"What is not novel: {_SET}.")
@@ -145,10 +152,10 @@ def _launch(kind: str, asked: dict[str, Any]) -> None:
     for option, name in (("walltime", "max_wallclock_seconds"), ("queue", "queue_name")):
         if table.pop(option, None) is not None:
             put(table, f"options.{name}", asked[option])
-    if not how["dry_run"] and not how["here"]:
-        need_daemon("add --run")
     builder = make_builder(kind, table)
     _check(kind, builder)
+    if not how["dry_run"] and not how["here"]:
+        need_daemon("add --run")
     if how["dry_run"]:
         _show_plan(kind, builder, full=how["full"], as_json=how["as_json"])
         return

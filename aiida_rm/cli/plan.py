@@ -14,6 +14,7 @@ from aiida_rm.cli.command import RefusalError
 from aiida_rm.cli.output import counted
 from aiida_rm.data.frames import FramesData
 from aiida_rm.data.potential import PotentialData
+from aiida_rm.data.safetensors_header import HeaderError
 from aiida_rm.engine.settings import SETTINGS, parse_settings, to_plain
 
 #: Nodes that each process takes besides the code, by name; the first one it must have.
@@ -91,7 +92,7 @@ def make_builder(kind: str, asked: Mapping[str, Any]) -> Any:
     Args:
         kind: train, generate, validate or loop.
         asked: what :func:`read_settings` knows; nodes as PK, UUID or label, sets of structures
-            also as files, which are not stored: the submission does that.
+            and potentials also as files, which are not stored: the submission does that.
 
     Raises:
         ValueError: something is missing, unknown, or refused by the process.
@@ -103,10 +104,9 @@ def make_builder(kind: str, asked: Mapping[str, Any]) -> Any:
         raise RefusalError(f"which code? --code LABEL@COMPUTER; {_known_codes()}")
     arguments: dict[str, Any] = {"code": _load(given.pop("code"), orm.AbstractCode, "code")}
     names = list(NODES[kind])
-    files: dict[Path, FramesData] = {}
+    files: dict[Path, Any] = {}
     if not given.get(names[0]):
-        file = "a file, or the" if NODES[kind][names[0]] is FramesData else "the"
-        raise RefusalError(f"--{names[0]} is missing: {file} PK, UUID or label of a node")
+        raise RefusalError(f"--{names[0]} is missing: a file, or the PK, UUID or label of a node")
     for name in names:
         value = given.pop(name, None)
         if value is not None:
@@ -202,10 +202,10 @@ def _named(node: Any) -> str:
         return str(node.label)
     if isinstance(node, orm.AbstractCode):
         return f"<{node.pk}> {node.full_label}"
+    where = f"<{node.pk}>" if node.is_stored else "(new)"
     if isinstance(node, FramesData):
-        where = f"<{node.pk}>" if node.is_stored else "(new)"
         return f"{where} {node.label or 'structures'} ({counted(len(node), 'structure')})"
-    return f"<{node.pk}> {node.label}".strip()
+    return f"{where} {node.label}".strip()
 
 
 def _values(settings: Any) -> dict[str, Any]:
@@ -215,27 +215,34 @@ def _values(settings: Any) -> dict[str, Any]:
     return values
 
 
-def _node(value: Any, kind: type, name: str, files: dict[Path, FramesData]) -> Any:
+def _node(value: Any, kind: type, name: str, files: dict[Path, Any]) -> Any:
     """A node that is there, or one of a file; ``files`` has those that were read already."""
     path = Path(str(value))
-    if kind is FramesData and str(value) and not str(value).isdigit() and path.exists():
+    of_file = kind in (FramesData, PotentialData)
+    if of_file and str(value) and not str(value).isdigit() and path.exists():
         if path not in files:
-            files[path] = _read(path)
+            files[path] = _read(path, kind, name)
         return files[path]
     return _load(value, kind, name)
 
 
-def _read(path: Path) -> FramesData:
-    """The structures of a file: the node that holds the same, or a new one."""
+def _read(path: Path, kind: type, name: str) -> Any:
+    """What a file holds: the node that holds the same, or a new one.
+
+    Raises:
+        RefusalError: it holds no potential.
+    """
     from aiida_rm.cli.data.importing import twin_of
 
-    node = FramesData.from_file(path, label=path.name[:255])
+    if kind is FramesData:
+        node: Any = FramesData.from_file(path, label=path.name[:255])
+    else:
+        try:
+            node = PotentialData(path, label=path.stem[:255])
+        except (OSError, HeaderError) as error:
+            raise RefusalError(f"`{name}`: {error}") from error
     twin = twin_of(node)
-    if twin is None:
-        return node
-    found: Any = orm.load_node(twin)
-    assert isinstance(found, FramesData)
-    return found
+    return node if twin is None else orm.load_node(twin)
 
 
 def _load(value: Any, kind: Any, name: str) -> Any:
@@ -263,7 +270,9 @@ def _load(value: Any, kind: Any, name: str) -> Any:
                 f"there is no file or node '{value}'; `verdi data rm.frames list` has the nodes"
             )
         else:
-            message = f"there is no node '{value}'; `verdi data rm.potential list` has them"
+            message = (
+                f"there is no file or node '{value}'; `verdi data rm.potential list` has the nodes"
+            )
         raise RefusalError(f"`{name}`: {message}") from None
     if not isinstance(node, kind):
         found = type(node).__name__
@@ -307,7 +316,7 @@ def _by_label(value: Any, kind: Any) -> Any:
     return found[0] if found else None
 
 
-def _referees(table: Any, files: dict[Path, FramesData]) -> dict[str, Any]:
+def _referees(table: Any, files: dict[Path, Any]) -> dict[str, Any]:
     if not isinstance(table, Mapping):
         raise RefusalError("`referees` must be a table by name, each with `code`")
     loaded: dict[str, Any] = {}

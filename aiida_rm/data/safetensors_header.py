@@ -284,8 +284,11 @@ class SafetensorsData(SinglefileData):
             path = Path(file)
             if not path.is_file():
                 raise FileNotFoundError(f"there is no file '{path}'")
-            with path.open("rb") as handle:
-                self._put(handle)
+            try:
+                with path.open("rb") as handle:
+                    self._put(handle)
+            except HeaderError as error:
+                raise HeaderError(f"'{path.name}': {error}") from error
         elif hasattr(file, "read") and hasattr(file, "seek"):
             self._put(file)
         else:

@@ -37,7 +37,8 @@ def parse_formula(formula: str) -> dict[str, int]:
     """Count the atoms of a plain formula such as ``C5H6O``; no brackets.
 
     Raises:
-        ValueError: it is empty, holds an unknown symbol, or cannot be read to its end.
+        ValueError: it is empty, has an unknown symbol or a number that begins with 0, or cannot be
+            read to its end.
     """
     counts: dict[str, int] = {}
     position = 0
@@ -47,10 +48,17 @@ def parse_formula(formula: str) -> dict[str, int]:
         symbol, digits = match.groups()
         if symbol not in NUMBERS:
             raise ValueError(f"'{symbol}' in the formula '{formula}' is not an element")
+        if digits.startswith("0"):
+            raise ValueError(
+                f"'{formula}' is not a formula: a number cannot begin with 0; is the letter O "
+                f"meant ('{formula[: match.start(2)]}O{formula[match.start(2) + 1 :]}')?"
+            )
         counts[symbol] = counts.get(symbol, 0) + int(digits or 1)
         position = match.end()
-    if not counts or position != len(formula) or 0 in counts.values():
-        raise ValueError(f"'{formula}' is not a formula; write it like 'C4' or 'C5H6O'")
+    if not counts or position != len(formula):
+        raise ValueError(
+            f"'{formula}' is not a formula; write it like 'C4' or 'C5H6O', without brackets"
+        )
     return counts
 
 

@@ -75,12 +75,22 @@ def parse(cls: type[T], values: Any, where: str, problems: list[str]) -> T | Non
     for name, value in values.items():
         label = f"{where}{name}"[:100]
         if name not in known:
-            close = difflib.get_close_matches(str(name), known, n=1)
-            hint = f", did you mean '{close[0]}'?" if close else f"; known: {', '.join(known)}"
-            problems.append(f"'{label}' is no setting of this task{hint}")
+            problems.append(f"'{label}' is no setting of this task{_hint(str(name), known, hints)}")
             continue
         found[name] = _value(hints[name], value, label, known[name].metadata, problems)
     return cls(**found) if len(problems) == before else None
+
+
+def _hint(name: str, known: Mapping[str, Any], hints: Mapping[str, Any]) -> str:
+    """What was meant: a knob of the tables in a list, one that is spelt alike, or any."""
+    for place, kind in hints.items():
+        for inner in typing.get_args(kind):
+            if dataclasses.is_dataclass(inner) and name in {
+                item.name for item in dataclasses.fields(inner)
+            }:
+                return f"; it is one of each of '{place}': give it in a table of that list"
+    close = difflib.get_close_matches(name, known, n=1)
+    return f", did you mean '{close[0]}'?" if close else f"; known: {', '.join(known)}"
 
 
 def _value(

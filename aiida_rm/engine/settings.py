@@ -325,6 +325,7 @@ class GenerateSettings:
         "E~ per atom of a structure that falls lower is not believed, for no response is below 0: "
         "it exploded",
         unit="angstrom^2",
+        high=0,
     )
     ranking_weight: float = knob(
         0.03,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from aiida_rm.engine.elements import NUMBERS, parse_formula
+from aiida_rm.engine.elements import NUMBERS, hill_formula, parse_formula
 from aiida_rm.engine.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -30,6 +30,11 @@ def check_starts(settings: GenerateSettings) -> None:
             raise SettingsError(f"'{name}' must be two numbers, the smaller one first")
     if len(settings.box) not in (0, 3):
         raise SettingsError("'box' must be three lengths, or empty")
+    if settings.periodic and settings.box != type(settings)().box:
+        raise SettingsError(
+            "'box' is for molecules, and 'periodic' is true; leave it out, and give crystals their "
+            "volume by 'volume_scale' or 'volume_per_atom'"
+        )
     if settings.space_groups and not settings.symmetry:
         raise SettingsError("'space_groups' are given, but 'symmetry' is 0; set it to their share")
     if settings.symmetry and not settings.periodic:
@@ -52,11 +57,18 @@ def _check_composition(settings: GenerateSettings) -> None:
     both = sorted(set(settings.elements) & set(settings.without))
     if both:
         raise SettingsError(f"{', '.join(both)}: in 'elements' and in 'without'; choose one")
+    written: dict[str, str] = {}
     for formula in settings.formulas:
         try:
             counts = parse_formula(formula)
         except ValueError as error:
             raise SettingsError(f"'formulas': {error}") from error
+        if twin := written.get(hill_formula(counts)):
+            raise SettingsError(
+                f"'formulas': {twin} and {formula} are the same; leave one out"
+                f"{' and give the other the weight of both' if settings.formula_weights else ''}"
+            )
+        written[hill_formula(counts)] = formula
         barred = set(counts) & set(settings.without)
         barred |= set(counts) - set(settings.elements or counts)
         if barred:

@@ -80,12 +80,16 @@ def best(
 
     Raises:
         KeyError: no set has that label.
+        TypeError: the source is something else.
         RuleError: a rule cannot be applied.
     """
     table = structures(_sets(source), rules)
     name = by.removeprefix("-")
     if name not in table:
-        raise KeyError(f"no set has the label '{name}'; there are {', '.join(table.columns)}")
+        raise KeyError(
+            f"no set has the label '{name}'; give as `by` one of {', '.join(table.columns)}, or "
+            "structures that rm.generate or rm.validate made"
+        )
     rising = not by.startswith("-")
     ranked = table.sort_values(name, ascending=rising, na_position="last", kind="stable")
     return ranked.head(n).reset_index(drop=True)
@@ -223,7 +227,12 @@ def _sets(source: Any) -> list[FramesData]:
         return generated_from(source)
     if isinstance(source, orm.WorkChainNode):
         return list(scored_of(source).values())
-    return list(source)
+    if isinstance(source, Iterable) and all(isinstance(one, FramesData) for one in source):
+        return list(source)
+    raise TypeError(
+        "`source` must be a FramesData, a list of them, a PotentialData or the node of a loop, is "
+        f"a {type(source).__name__}"
+    )
 
 
 def _made(node: FramesData, process: str, link: str, kind: type, into: str = "frames") -> list[Any]:

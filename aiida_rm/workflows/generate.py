@@ -128,16 +128,25 @@ class GenerateWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
         need(potential, PotentialData, "potential")
         header = potential.get_header()
         known = Knowledge.from_notes(header)
-        kinds = kinds_by(known.n_structures, molecules=not header.get("elemental_volumes"))
-        inputs = cls.get_protocol_inputs(protocol, overrides, kinds=kinds)
-        several = bool(committee or inputs["generate"].get("committee"))
-        kinds = for_search(kinds, committee=several, environments=bool(known.latent))
+        molecules = not header.get("elemental_volumes")
+        kinds = kinds_by(known.n_structures, molecules=molecules)
+        # The overrides may ask for the other kind, or bring a committee: the stages follow.
+        asked = cls.get_protocol_inputs(protocol, overrides, kinds=kinds)["generate"]
+        settings = asked["settings"]
+        if isinstance(settings, Mapping) and "periodic" in settings:
+            molecules = settings["periodic"] is False
+        kinds = for_search(
+            kinds_by(known.n_structures, molecules=molecules),
+            committee=bool(committee or asked.get("committee")),
+            environments=bool(known.latent),
+        )
         inputs = cls.get_protocol_inputs(protocol, overrides, kinds=kinds)
         inputs = merge(inputs, {"generate": {"potential": potential}})
         if starts is not None:
             need(starts, FramesData, "starts")
             inputs = merge(inputs, {"generate": {"starts": starts}})
         if not isinstance(committee, Mapping):
+            need(committee, Sequence, "committee")
             committee = {f"member_{n:02d}": one for n, one in enumerate(committee, start=1)}
         for name, member in committee.items():
             need(member, PotentialData, f"committee.{name}")

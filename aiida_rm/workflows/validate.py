@@ -328,6 +328,10 @@ class ValidateWorkChain(CleaningMixin, ProtocolMixin, WorkChain):
         self.ctx.failed[name] = f"the referee could not judge: {reason}"
 
 
+#: Labels that bonds are perceived for, which crystals do not have.
+_OF_MOLECULES = {*PERCEPTION, *POSEBUSTERS}
+
+
 def rules_problem(
     rules: orm.Dict, labels: Mapping[str, str], settings: ScoreSettings
 ) -> str | None:
@@ -374,6 +378,9 @@ def referees_and_rules_problem(
         return problem
     if problem := hull_problem(referees, asked_labels(inputs["rules"].get_dict())):
         return problem
+    asked = asked_labels(inputs["rules"].get_dict())
+    if frames.pbc_kind == "crystal" and (empty := ", ".join(sorted(asked & _OF_MOLECULES))):
+        return f"`rules`: {empty} says nothing of crystals, only of molecules; leave the rule out"
     labels = {**labels, **referee_labels(referees)}
     return rules_problem(inputs["rules"], labels, ScoreCalculation.settings_of(inputs["score"]))
 

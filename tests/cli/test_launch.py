@@ -17,6 +17,7 @@ from aiida_rm.cli.cost import estimate
 from aiida_rm.cli.plan import make_builder
 from aiida_rm.data.export import export
 from aiida_rm.data.frames import FramesData
+from aiida_rm.data.potential import PotentialData
 from aiida_rm.engine.frames import Frames, concatenate
 from aiida_rm.engine.response import perturb
 from aiida_rm.engine.settings import PerturbSettings
@@ -126,7 +127,7 @@ def test_the_plan_of_a_loop(loop: Any, code: Any, tmp_path: Path) -> None:
     assert counted() == before
 
 
-def test_the_plans_of_the_others(loop: Any, code: Any) -> None:
+def test_the_plans_of_the_others(loop: Any, code: Any, tmp_path: Path) -> None:
     perturbed = next(
         node.outputs.frames
         for node in loop.called_descendants
@@ -142,6 +143,18 @@ def test_the_plans_of_the_others(loop: Any, code: Any) -> None:
         told = json.loads(launch(kind, *nodes, *common).stdout)
         assert told["process"] == f"rm.{kind}"
         assert [one["stage"] for one in told["stages"]] == [stage]
+    copy = tmp_path / "mine.safetensors"
+    with potential.open(mode="rb") as handle:
+        copy.write_bytes(handle.read())
+    told = json.loads(launch("generate", "--potential", copy, *common).stdout)
+    assert told["inputs"]["generate"]["potential"] == "(new) mine"
+    known = PotentialData(copy, label="known").store()
+    told = json.loads(launch("generate", "--potential", copy, *common).stdout)
+    assert told["inputs"]["generate"]["potential"] == f"<{known.pk}> known"
+    text = tmp_path / "diamond.cif"
+    text.write_text("data_diamond\n" * 9)
+    bad = launch("generate", "--potential", text, *common, status=1).stderr
+    assert "`potential`: 'diamond.cif': no safetensors file" in bad
     fresh = ["--set", "train.settings.draw=fresh", "--set", "train.settings.recipe.samples=70"]
     told = json.loads(launch("train", "--frames", loop.inputs.dataset.pk, *fresh, *common).stdout)
     assert "of 70 structures" in told["stages"][0]["work"]

@@ -55,6 +55,12 @@ def test_unreadable_formulas(formula: str) -> None:
         parse_formula(formula)
 
 
+@pytest.mark.parametrize(("formula", "meant"), [("C02", "CO2"), ("Si02", "SiO2"), ("C0", "CO")])
+def test_a_zero_for_the_letter_is_told(formula: str, meant: str) -> None:
+    with pytest.raises(ValueError, match=f"'{formula}' is not a formula.*'{meant}'"):
+        parse_formula(formula)
+
+
 @pytest.mark.parametrize("formula", ["C0H4", "C\u00b2", "C\u0663"])
 def test_counts_are_plain_positive_numbers(formula: str) -> None:
     with pytest.raises(ValueError, match="formula"):

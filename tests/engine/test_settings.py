@@ -112,6 +112,13 @@ def test_misspelt_names_get_a_suggestion() -> None:
         parse_settings(TrainSettings, {"cut_off": 5.0})
 
 
+def test_knobs_of_a_stage_are_sent_there() -> None:
+    with pytest.raises(
+        SettingsError, match=r"'fmax' is no setting.*; it is one of each of 'stages'"
+    ):
+        parse_settings(GenerateSettings, {"fmax": 1e-3})
+
+
 def test_unknown_names_get_the_list() -> None:
     with pytest.raises(SettingsError, match="'zzz' is no setting of this task; known: seed, "):
         parse_settings(TrainSettings, {"zzz": 5.0})
@@ -232,6 +239,14 @@ def test_a_molecule_has_no_cell_to_move(first: dict[str, object]) -> None:
             {"formulas": ["CO"], "composition": "training_formulas"},
             "leave one of them out",
         ),
+        (GenerateSettings, {"formulas": ["CO2", "O2C"]}, "CO2 and O2C are the same; leave one out"),
+        (
+            GenerateSettings,
+            {"formulas": ["CO", "CO"], "formula_weights": [1, 2]},
+            "leave one out and give the other the weight of both",
+        ),
+        (GenerateSettings, {"box": [9.0, 9.0, 9.0]}, "'box' is for molecules"),
+        (GenerateSettings, {"floor": 1.0}, "'floor' is 1.0, must be at most 0"),
         (GenerateSettings, {"elements": ["Qq"]}, "'Qq' is not an element"),
         (GenerateSettings, {"elements": ["C"], "without": ["C"]}, "in 'elements' and in"),
         (GenerateSettings, {"atoms_range": [4, 2]}, "'atoms_range' must be two numbers"),

@@ -53,6 +53,8 @@ def test_best(loop: Any, potentials: list[Any]) -> None:
     assert len(queries.best(loop.outputs.accepted, rules={"valid": True})) == len(
         loop.outputs.accepted
     )
+    with pytest.raises(TypeError, match="`source` must be a FramesData, a list of them"):
+        queries.best("3")
     with pytest.raises(KeyError, match="no set has the label 'colour'"):
         queries.best(loop, by="colour")
 

@@ -92,6 +92,11 @@ def test_unknown_protocol() -> None:
         (LoopWorkChain, {"train": {"trian": {}}}, "'trian' is no input of LoopWorkChain.train"),
         (TrainWorkChain, {"train": {"metadata": {"options": {"queue": "x"}}}}, "'queue' is no"),
         (LoopWorkChain, {"train": {"train": {"frames": None}}}, "'frames' is no input"),
+        (LoopWorkChain, {"epochs": 3}, r"did you mean 'train\.train\.settings\.epochs'\?"),
+        (LoopWorkChain, {"generate": {"settings": {}}}, r"mean 'generate\.generate\.settings'\?"),
+        (LoopWorkChain, {"samples": 9}, r"did you mean 'perturb\.settings\.samples'\?"),
+        (TrainWorkChain, {"train": {"epochs": 3}}, r"did you mean 'train\.settings\.epochs'\?"),
+        (TrainWorkChain, {"train": {"train": {"settings": {}}}}, r"did you mean 'train\.settings'"),
     ],
 )
 def test_misspelt_overrides(chain: Any, overrides: dict[str, Any], says: str) -> None:
@@ -195,6 +200,20 @@ def test_molecules_make_molecules(
     potential = PotentialData(write_safetensors(tmp_path / "molecular.safetensors", header))
     generate = GenerateWorkChain.get_builder_from_protocol(code, potential)
     assert generate.generate.settings["periodic"] is False
+
+
+def test_the_kind_that_is_asked_for_has_its_stages(
+    code: Any, potential_data: Any, write_safetensors: Any, tmp_path: Path
+) -> None:
+    build = GenerateWorkChain.get_builder_from_protocol
+    asked = {"generate": {"settings": {"periodic": False, "formulas": ["C2"]}}}
+    builder = build(code, potential_data, overrides=asked)
+    assert builder.generate.settings["stages"][0]["cell"] == "fixed"
+    assert refused(GenerateWorkChain, builder) == ""
+    header = {**POTENTIAL_HEADER, "elemental_volumes": {}}
+    molecules = PotentialData(write_safetensors(tmp_path / "m.safetensors", header, 3))
+    asked = {"generate": {"settings": {"periodic": True}}}
+    assert "knows no volumes" in refused(GenerateWorkChain, build(code, molecules, overrides=asked))
 
 
 def test_committees(code: Any, potential_data: Any, write_safetensors: Any, tmp_path: Path) -> None:
@@ -323,8 +342,11 @@ def test_the_loop_refuses_overlaps_and_nameless_structures(
         (["a"], "`overrides` must be a table, is a list"),
         ({"train": 3}, "'train' of LoopWorkChain must be a table of inputs, is 3"),
         ({"rounds": 0}, "`rounds`.* must be between 1 and 99"),
-        ({"rounds": "two"}, "`rounds`.*not of the right type"),
-        ({"train": {"train": {"settings": 5}}}, "`train.train.settings`.*not of the right type"),
+        ({"rounds": "two"}, "`rounds`: must be of type Int, is 'two'"),
+        (
+            {"train": {"train": {"settings": 5}}},
+            "`train.train.settings`: must be of type Dict, is 5",
+        ),
         ({"generate": {"generate": {"settings": {"sead": 1}}}}, "`generate.generate.settings`"),
     ],
 )
@@ -342,7 +364,10 @@ def test_overrides_of_a_wrong_kind_are_named(
     [
         ([1], "`options` must be a table"),
         ({"max_walclock_seconds": 60}, "did you mean 'max_wallclock_seconds'"),
-        ({"max_wallclock_seconds": "1h"}, "options.max_wallclock_seconds`.*right type"),
+        (
+            {"max_wallclock_seconds": "1h"},
+            "options.max_wallclock_seconds`: must be of type int, is '1h'",
+        ),
         ({"max_wallclock_seconds": -1}, "options.max_wallclock_seconds`.*at least 1"),
     ],
 )
@@ -353,13 +378,19 @@ def test_options_of_a_wrong_kind_are_named(
         LoopWorkChain.get_builder_from_protocol(code, FramesData(diamond_frames), options=options)
 
 
-def test_nodes_of_a_wrong_kind_are_named(code: Any, diamond_frames: Frames) -> None:
+def test_nodes_of_a_wrong_kind_are_named(
+    code: Any, diamond_frames: Frames, potential_file: Path
+) -> None:
     dataset = FramesData(diamond_frames)
-    with pytest.raises(TypeError, match=r"`dataset` must be .*FramesData node, is a NoneType"):
+    with pytest.raises(TypeError, match=r"`dataset` must be .*FramesData node, is a NoneType; Fr"):
         LoopWorkChain.get_builder_from_protocol(code, None)
     with pytest.raises(TypeError, match=r"`potential` must be .*PotentialData node"):
         GenerateWorkChain.get_builder_from_protocol(code, dataset)
-    with pytest.raises(TypeError, match="`code` must be"):
+    with pytest.raises(TypeError, match="`committee` must be a list, is a PotentialData"):
+        GenerateWorkChain.get_builder_from_protocol(
+            code, PotentialData(potential_file), committee=PotentialData(potential_file)
+        )
+    with pytest.raises(TypeError, match=r"`code` must be .*orm\.load_code"):
         LoopWorkChain.get_builder_from_protocol("engine@localhost", dataset)
 
 
@@ -382,7 +413,7 @@ def test_the_loop_looks_at_the_potential_to_begin_with(
     ("rules", "says"),
     [
         ({"sane": True}, "'sane' is no rule for these structures"),
-        ({"clean": True}, "clean says nothing with the setting 'chemistry' of 'auto'; set it to"),
+        ({"clean": True}, "clean says nothing of crystals, only of molecules"),
         ({"sort": "-check_bond_angles"}, "check_bond_angles says nothing"),
         ({"valid": "yes"}, "'valid' must be true or false"),
         ({"sort": "enthalpy"}, "'sort: enthalpy' is no rule"),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,10 +15,21 @@ from aiida.engine import ProcessBuilder
 from aiida.engine.processes.ports import PortNamespace
 
 from aiida_rm.data.frames import FramesData
+from aiida_rm.data.potential import PotentialData
+from aiida_rm.engine.settings import SETTINGS
 
 _FOLDER = Path(__file__).parent
 #: So many stable structures are many.
 MANY = 100
+#: What plain values are called.
+_PLAIN = ((Mapping, "a table"), (Mapping | orm.Dict, "a table"), (Sequence, "a list"))
+#: How such a node is come by.
+_MAKE: dict[Any, str] = {
+    FramesData: "FramesData.from_file(PATH) makes one of a file, frames_from_structures(NAME=NODE) "
+    "one of StructureData",
+    PotentialData: "PotentialData(PATH) makes one of a file",
+    orm.AbstractCode: "orm.load_code('LABEL@COMPUTER') has it",
+}
 #: Texts that stand beside the user's own, unless that has this word.
 _JOINED = {"custom_scheduler_commands": "gpu", "prepend_text": "MASTER_ADDR"}
 
@@ -187,14 +199,34 @@ def check_names(ports: PortNamespace, inputs: Mapping[str, Any], where: str) -> 
         if _any_name(ports):
             continue
         if name not in ports:
-            close = difflib.get_close_matches(str(name), list(ports), n=1)
-            hint = f"did you mean '{close[0]}'?" if close else f"there are {', '.join(ports)}"
-            raise ValueError(f"'{name}' is no input of {where}; {hint}")
+            raise ValueError(
+                f"'{name}' is no input of {where}; {_meant(ports, where, name, value)}"
+            )
         port = ports[name]
         if isinstance(port, PortNamespace) and isinstance(value, Mapping):
             check_names(port, value, f"{where}.{name}")
         elif isinstance(port, PortNamespace) and (value is not None or _holds_job(port)):
             raise ValueError(f"'{name}' of {where} must be a table of inputs, is {value!r}")
+
+
+def _meant(ports: PortNamespace, where: str, name: Any, value: Any) -> str:
+    """What to write for a name that is no input: the place of such a knob, or a name like it."""
+    outer = where.split(".")[1:]
+    jobs = [(*outer, *path) for path in job_namespaces(ports)]
+    if name == "settings":
+        places = [".".join((*path, "settings")) for path in jobs]
+    elif isinstance(value, Mapping) and "settings" in ports and "settings" in value:
+        places = [".".join((*outer, "settings"))]  # a level less
+    else:
+        places = [
+            ".".join((*path, "settings", str(name)))
+            for path in jobs
+            if path[-1] in SETTINGS and name in {item.name for item in fields(SETTINGS[path[-1]])}
+        ]
+    close = places or difflib.get_close_matches(str(name), list(ports), n=1)
+    if not close:
+        return f"there are {', '.join(ports)}"
+    return f"did you mean {' or '.join(map(repr, close))}?"
 
 
 def need(value: Any, kind: Any, name: str) -> None:
@@ -204,12 +236,10 @@ def need(value: Any, kind: Any, name: str) -> None:
         TypeError: naming the argument and what it should be.
     """
     if not isinstance(value, kind):
-        article = (
-            "a table"
-            if kind in (Mapping, Mapping | orm.Dict)
-            else f"a stored or new {kind.__name__} node"
-        )
-        raise TypeError(f"`{name}` must be {article}, is a {type(value).__name__}")
+        plain = next((text for wanted, text in _PLAIN if kind == wanted), "")
+        wanted = plain or f"a stored or new {kind.__name__} node"
+        remedy = f"; {_MAKE[kind]}" if kind in _MAKE else ""
+        raise TypeError(f"`{name}` must be {wanted}, is a {type(value).__name__}{remedy}")
 
 
 def fill(namespace: Any, inputs: Mapping[str, Any], ports: PortNamespace, where: str = "") -> None:
@@ -226,7 +256,7 @@ def fill(namespace: Any, inputs: Mapping[str, Any], ports: PortNamespace, where:
             _check_monitors(value, f"{where}{name}")
         if isinstance(port, PortNamespace) and _any_name(port):
             # A table is a node where such nodes are wanted (monitors), else inputs (referees).
-            tables = orm.Dict in _kinds_of(port)
+            tables = orm.Dict in _valid_types(port)
             nodes = {
                 key: _as_port_wants(port, one) if tables or not isinstance(one, Mapping) else one
                 for key, one in value.items()
@@ -240,6 +270,9 @@ def fill(namespace: Any, inputs: Mapping[str, Any], ports: PortNamespace, where:
             except (ValueError, TypeError) as error:
                 told = str(error).removeprefix("invalid attribute value ")
                 told = told.removeprefix(f"`{name}`: ")
+                if "Got '<class" in told:  # plumpy tells types as Python writes them
+                    types = [kind.__name__ for kind in _valid_types(port) if kind is not type(None)]
+                    told = f"must be of type {' or '.join(types)}, is {value!r}"
                 raise ValueError(f"`{where}{name}`: {told}") from error
 
 
@@ -298,12 +331,12 @@ def _any_name(ports: PortNamespace) -> bool:
     return bool(ports.dynamic) and not len(ports)
 
 
-def _kinds_of(port: Any) -> tuple[Any, ...]:
+def _valid_types(port: Any) -> tuple[Any, ...]:
     return port.valid_type if isinstance(port.valid_type, tuple) else (port.valid_type,)
 
 
 def _as_port_wants(port: Any, value: Any) -> Any:
-    kinds = _kinds_of(port)
+    kinds = _valid_types(port)
     wants_node = any(isinstance(kind, type) and issubclass(kind, orm.Node) for kind in kinds)
     return as_node(value) if wants_node else value
 
