@@ -31,7 +31,7 @@ def step(batch: Batch, forces: Tensor, pull: Tensor, on: Tensor) -> tuple[Tensor
     """
     owner = batch.owner
 
-    def spread(values: Tensor) -> Tensor:
+    def to_atoms(values: Tensor) -> Tensor:
         return values.index_select(0, owner)[:, None]
 
     def dot(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
@@ -55,13 +55,13 @@ def step(batch: Batch, forces: Tensor, pull: Tensor, on: Tensor) -> tuple[Tensor
     batch.started = batch.started | on
 
     push = mix + batch.dt
-    moving, straining = spread(on), on[:, None, None]
-    new = spread(keep) * velocities + spread(push) * forces
+    moving, straining = to_atoms(on), on[:, None, None]
+    new = to_atoms(keep) * velocities + to_atoms(push) * forces
     batch.velocities = torch.where(moving, new, velocities)
     new = keep[:, None, None] * cell_velocities + push[:, None, None] * pull
     batch.cell_velocities = torch.where(straining, new, cell_velocities)
-    moves = torch.where(moving, spread(batch.dt) * batch.velocities, 0.0)
+    moves = torch.where(moving, to_atoms(batch.dt) * batch.velocities, 0.0)
     strains = torch.where(straining, batch.dt[:, None, None] * batch.cell_velocities, 0.0)
     length = dot(moves, moves, strains, strains).sqrt()
     shorten = (_MAX_MOVE / length.clamp(min=_MAX_MOVE)).nan_to_num(0.0)
-    return moves * spread(shorten), strains * (shorten / batch.counts)[:, None, None]
+    return moves * to_atoms(shorten), strains * (shorten / batch.counts)[:, None, None]

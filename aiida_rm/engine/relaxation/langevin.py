@@ -27,7 +27,7 @@ def step(
     owner, stage = batch.owner, batch.stage
     dt = schedule.time_step[stage]
     decay = torch.exp(-schedule.friction[stage] * dt)
-    spread = (temperature(batch, schedule) * (1 - decay.square())).sqrt()
+    kick_size = (temperature(batch, schedule) * (1 - decay.square())).sqrt()
     push = torch.where(batch.started, dt, 0.5 * dt)
     state = noise.hashed(batch.key, stage, batch.stage_steps)
     atoms = noise.hashed(state, noise.ATOMS).index_select(0, owner)
@@ -39,7 +39,7 @@ def step(
         0.5 * (cells + cells.transpose(1, 2)), schedule.cell_mode[stage], batch.pbc.all(1)
     )
 
-    knobs = (on, batch.started, dt, push, decay, spread)
+    knobs = (on, batch.started, dt, push, decay, kick_size)
     of_atoms = tuple(knob.index_select(0, owner)[:, None] for knob in knobs)
     of_cells = tuple(knob[:, None, None] for knob in knobs)
     batch.velocities, moves = _advance(batch.velocities, forces, kicks, of_atoms)
@@ -59,7 +59,7 @@ def _advance(
     velocities: Tensor, forces: Tensor, kicks: Tensor, knobs: tuple[Tensor, ...]
 ) -> tuple[Tensor, Tensor]:
     """New velocities and moves; all broadcast."""
-    on, started, dt, push, decay, spread = knobs
+    on, started, dt, push, decay, kick_size = knobs
     before = torch.where(started, velocities, 0.0) + push * forces
-    after = decay * before + spread * kicks
+    after = decay * before + kick_size * kicks
     return torch.where(on, after, velocities), torch.where(on, 0.5 * dt * (before + after), 0.0)

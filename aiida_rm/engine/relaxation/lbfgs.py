@@ -34,7 +34,7 @@ def step(batch: Batch, forces: Tensor, pull: Tensor, on: Tensor) -> tuple[Tensor
     def rows(of_atoms: Tensor, of_cells: Tensor) -> Tensor:
         return torch.cat([of_atoms, of_cells.flatten(0, 1)])
 
-    def spread(values: Tensor) -> Tensor:
+    def to_rows(values: Tensor) -> Tensor:
         return values.index_select(0, owner)[:, None]
 
     def dot(a: Tensor, b: Tensor) -> Tensor:
@@ -57,20 +57,20 @@ def step(batch: Batch, forces: Tensor, pull: Tensor, on: Tensor) -> tuple[Tensor
     way, shares = slope, []
     for n in reversed(range(MEMORY)):
         shares.append(weights[:, n] * dot(moves[:, n], way))
-        way = way - spread(shares[-1]) * changes[:, n]
-    way = spread(scale) * way
+        way = way - to_rows(shares[-1]) * changes[:, n]
+    way = to_rows(scale) * way
     for n in range(MEMORY):
         share = shares[MEMORY - 1 - n] - weights[:, n] * dot(changes[:, n], way)
-        way = way + spread(share) * moves[:, n]
+        way = way + to_rows(share) * moves[:, n]
     # Rounding may spoil a step; the forces always lead down.
-    way = torch.where(spread(dot(way, slope) > 0), -way, -_FIRST * slope)
+    way = torch.where(to_rows(dot(way, slope) > 0), -way, -_FIRST * slope)
     longest = torch.zeros_like(scale).scatter_reduce(
         0, owner, torch.linalg.vector_norm(way, dim=1), "amax"
     )
     shorten = (_MAX_MOVE / longest.clamp(min=_MAX_MOVE)).nan_to_num(0.0)
-    way = torch.where(spread(on), spread(shorten) * way, 0.0)
+    way = torch.where(to_rows(on), to_rows(shorten) * way, 0.0)
 
-    kept = spread(on)[:, :, None]
+    kept = to_rows(on)[:, :, None]
     moves = torch.where(kept, torch.cat([moves[:, 1:], way[:, None]], 1), moves)
     past = torch.where(kept, torch.cat([changes[:, 1:], slope[:, None]], 1), past)
     batch.past_moves, batch.past_changes = moves[:atoms], past[:atoms]

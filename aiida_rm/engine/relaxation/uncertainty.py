@@ -176,9 +176,10 @@ def _deviations(
         forces.append(found.forces.double())
         energies.append(found.energy.double() / batch.counts)
         slopes.append(found.stress.double() * (volumes / batch.counts)[:, None, None])
-    atoms, energy = _spread(torch.stack(forces)), _spread(torch.stack(energies)[..., None])
+    atoms = _rms_deviation(torch.stack(forces))
+    energy = _rms_deviation(torch.stack(energies)[..., None])
     level = torch.stack(energies).mean(0)
-    cell = _spread(torch.stack(slopes)).amax(1)
+    cell = _rms_deviation(torch.stack(slopes)).amax(1)
     zero = torch.zeros_like(energy)
     largest = zero.scatter_reduce(0, batch.owner, atoms, "amax")
     mean = zero.index_add(0, batch.owner, atoms) / batch.counts
@@ -187,7 +188,7 @@ def _deviations(
     return atoms, torch.stack([largest, mean, level, energy, cell]).masked_fill(lost, torch.nan)
 
 
-def _spread(values: Tensor) -> Tensor:
+def _rms_deviation(values: Tensor) -> Tensor:
     """(...) root mean square distance of K vectors (K, ..., D) from their mean."""
     # From the first one: equal vectors then have none, to the last bit.
     away = values - values[0]

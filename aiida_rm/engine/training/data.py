@@ -151,9 +151,9 @@ class TrainingData:
         """Mean squared target of forces (per atom) and stress (per cell), at least 1e-8."""
         part = self.frames.select(rows)
         force = float((part.atom["force"] ** 2).sum(-1).mean())
-        stress = part.structure["stress"][part.pbc.all(axis=1)]
-        spread = float((stress**2).sum((1, 2)).mean()) if len(stress) else 1.0
-        return max(force, 1e-8), max(spread, 1e-8)
+        stresses = part.structure["stress"][part.pbc.all(axis=1)]
+        stress = float((stresses**2).sum((1, 2)).mean()) if len(stresses) else 1.0
+        return max(force, 1e-8), max(stress, 1e-8)
 
     def _targets(self, part: Frames) -> Targets:
         def put(values: Rows) -> Tensor:
@@ -202,7 +202,7 @@ def pack(rows: Rows | Sequence[int], counts: Rows, limit: int) -> list[Rows]:
     return batches
 
 
-def spread(rows: Rows, count: int) -> Rows:
+def evenly(rows: Rows, count: int) -> Rows:
     """At most ``count`` of the rows, evenly over all; side by side, they are of few parents."""
     places = np.linspace(0, len(rows) - 1, min(count, len(rows)))
     return np.asarray(rows[places.astype(np.int64)])
@@ -310,6 +310,6 @@ def _rare_homes(frames: Frames, rows: Rows, chosen: Rows) -> Frames:
         there = np.unique(frames.numbers[frames.atoms_of(chosen)])
         for number in np.setdiff1d(frames.numbers, there):
             holding = rows[np.isin(rows, frames.batch[frames.numbers == number])]
-            some += spread(holding, _FEW).tolist()
+            some += evenly(holding, _FEW).tolist()
     part = frames.select(np.unique(np.array(some, np.int64)))
     return stable_structures(part)[0].without_labels()

@@ -17,7 +17,7 @@ from aiida_rm.engine.potential import (
 )
 from aiida_rm.engine.potential.local import LocalNetwork
 from aiida_rm.engine.settings import TrainSettings
-from aiida_rm.engine.training.data import Rows, TrainingData, spread
+from aiida_rm.engine.training.data import Rows, TrainingData, evenly
 from aiida_rm.engine.training.statistics import describe_training_set
 
 
@@ -65,7 +65,7 @@ def _typical(rows: Rows, data: TrainingData, atoms: int) -> Rows:
     """Rows from all over the set, of so many atoms or so at most; no lone ones if it has others."""
     lone = (data.counts[rows] == 1) & ~data.periodic[rows]
     rows = rows if lone.all() else rows[~lone]
-    return spread(rows, max(1, min(256, int(atoms / data.counts[rows].mean()))))
+    return evenly(rows, max(1, min(256, int(atoms / data.counts[rows].mean()))))
 
 
 def shape_of(settings: TrainSettings, n_elements: int) -> Hyperparameters:

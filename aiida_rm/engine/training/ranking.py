@@ -11,7 +11,7 @@ from aiida_rm.engine.frames import Array, Frames
 from aiida_rm.engine.neighbors import Graph, build_graph
 from aiida_rm.engine.potential import Potential
 from aiida_rm.engine.potential.environments import Environments
-from aiida_rm.engine.training.data import pack, spread
+from aiida_rm.engine.training.data import evenly, pack
 from aiida_rm.engine.training.statistics import ENOUGH_TO_REMEMBER, stable_structures
 
 #: Stable structures that are looked at, evenly taken from all.
@@ -35,7 +35,7 @@ def energy_percentiles(potential: Potential, frames: Frames, batch_atoms: int) -
     if stable is None:
         return []
     found = []
-    for some in pack(spread(np.arange(len(stable)), _MOST), stable.counts, batch_atoms):
+    for some in pack(evenly(np.arange(len(stable)), _MOST), stable.counts, batch_atoms):
         energies = potential(_graph(potential, stable.select(some))).energy
         found.append(energies.double().cpu().numpy() / stable.counts[some])
     return _percentiles(np.concatenate(found))
@@ -63,7 +63,7 @@ def environments_of(
         return None, []
     aside = np.zeros(len(stable), bool)
     aside[::_ASIDE] = True
-    atoms = _evenly(stable.numbers, aside[stable.batch], count)
+    atoms = _equal_shares(stable.numbers, aside[stable.batch], count)
     rows, at = np.unique(stable.batch[atoms], return_inverse=True)
     part = stable.select(rows)
     hidden = torch.cat(
@@ -77,7 +77,7 @@ def environments_of(
     known = Environments.of(hidden[torch.as_tensor(places, device=hidden.device)], numbers)
     elsewhere = np.isin(stable.numbers, stable.numbers[~aside[stable.batch]])
     found = []
-    for some in pack(spread(np.flatnonzero(aside), _MOST), stable.counts, batch_atoms):
+    for some in pack(evenly(np.flatnonzero(aside), _MOST), stable.counts, batch_atoms):
         graph = _graph(potential, stable.select(some))
         apart = known.distances(potential.hidden(graph), graph.numbers).double().cpu().numpy()
         owner, counted = graph.batch.cpu().numpy(), elsewhere[stable.atoms_of(some)]
@@ -99,7 +99,7 @@ def _stable(frames: Frames) -> Frames | None:
     return stable_structures(frames)[0].without_labels()
 
 
-def _evenly(numbers: Array, aside: Array, count: int) -> Array:
+def _equal_shares(numbers: Array, aside: Array, count: int) -> Array:
     """Places of ``count`` atoms, as equally many of each element as there are, in order.
 
     Those in ``aside`` (A,) are taken only of elements that are nowhere else.
@@ -112,7 +112,7 @@ def _evenly(numbers: Array, aside: Array, count: int) -> Array:
     chosen = []
     for left, own in zip(range(len(places), 0, -1), places, strict=True):
         share = max(1, count // left)
-        chosen.append(spread(own, share))
+        chosen.append(evenly(own, share))
         count -= len(chosen[-1])
     return np.sort(np.concatenate(chosen))
 

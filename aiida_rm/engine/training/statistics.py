@@ -43,7 +43,7 @@ def describe_training_set(frames: Frames, *, distances: bool = True) -> dict[str
         ``n_structures``;
         ``composition`` mean share of each element;
         ``elemental_volumes`` cubic angstrom an atom of each element, by least squares, and
-        ``volume_spread`` the standard deviation of log(volume / fit) (no molecules);
+        ``volume_spread`` half the range of the middle 68 % of log(volume / fit) (no molecules);
         ``pair_distances`` angstrom, by pairs such as ``C O``: 5 % of the structures with such a
         pair within 5 A have a nearer one; ``distance_ratio`` their median over the sum of the
         covalent radii;
@@ -90,8 +90,8 @@ def molecule_boxes(frames: Frames) -> Array:
     begin = frames.ptr[:-1]
     centres = np.add.reduceat(frames.positions, begin) / frames.counts[:, None]
     away = frames.positions - centres[frames.batch]
-    spread = np.add.reduceat(away[:, :, None] * away[:, None, :], begin)
-    axes = np.linalg.eigh(spread)[1]
+    moments = np.add.reduceat(away[:, :, None] * away[:, None, :], begin)
+    axes = np.linalg.eigh(moments)[1]
     along = np.einsum("ai,aij->aj", away, axes[frames.batch])
     extents = np.maximum.reduceat(along, begin) - np.minimum.reduceat(along, begin)
     return np.asarray(np.sort(extents, axis=1)[:, ::-1] + _MARGIN)
@@ -132,8 +132,9 @@ def _per_element(table: Array, values: Array) -> tuple[Array, float]:
     """Shares of the elements in values (S,) by least squares, and the spread of the rest.
 
     Returns:
-        (E,) values, all positive, and the standard deviation of log(value / fit), taken from
-        the middle 68 % so that a few odd structures do not count; empty without values.
+        (E,) values, all positive; and half the range of the middle 68 % of log(value / fit), the
+        standard deviation of a normal distribution to which a few odd structures do not count.
+        Without values, empty and 0.
     """
     if not len(values):
         return np.zeros(0), 0.0

@@ -36,10 +36,10 @@ from aiida_rm.engine.training.data import (
     Targets,
     TrainingData,
     check_labels,
+    evenly,
     gauge,
     pack,
     split,
-    spread,
 )
 from aiida_rm.engine.training.digest import training_digest
 from aiida_rm.engine.training.distributed import Team
@@ -301,7 +301,7 @@ class Trainer:
 
     def _end_epoch(self, seconds: float, waited: float, trained: int) -> Metrics:
         s, p = self.settings, self.progress
-        rows = self.validation_rows if len(self.validation_rows) else spread(self.train_rows, 256)
+        rows = self.validation_rows if len(self.validation_rows) else evenly(self.train_rows, 256)
         errors = self.evaluate(rows)
         p.epoch, p.batch = p.epoch + 1, 0
         if errors["validation_loss"] < p.best_error:

@@ -13,7 +13,7 @@ from ase.build import bulk
 from aiida_rm.engine.frames import Frames
 from aiida_rm.engine.response import perturb
 from aiida_rm.engine.settings import PerturbSettings, TrainSettings
-from aiida_rm.engine.training.data import spread
+from aiida_rm.engine.training.data import evenly
 from aiida_rm.engine.training.trainer import Trainer
 
 SETTINGS = TrainSettings(
@@ -56,6 +56,6 @@ def test_lone_atoms_at_the_beginning_do_not_set_the_scale(architecture: str) -> 
 
 def test_rows_are_spread_over_the_set() -> None:
     rows = np.arange(10, 1010)
-    np.testing.assert_array_equal(spread(rows, 4), [10, 343, 676, 1009])
-    np.testing.assert_array_equal(spread(rows, 2000), rows)
-    assert len(spread(rows[:0], 4)) == 0
+    np.testing.assert_array_equal(evenly(rows, 4), [10, 343, 676, 1009])
+    np.testing.assert_array_equal(evenly(rows, 2000), rows)
+    assert len(evenly(rows[:0], 4)) == 0
