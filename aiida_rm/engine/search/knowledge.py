@@ -27,14 +27,15 @@ class Knowledge:
         n_structures: stable structures; 0 if unknown.
         shares: mean share of each element.
         volumes: cubic angstrom an atom of each element; empty for molecules.
-        volume_spread: standard deviation of log(volume / fit); None if unknown.
+        volume_spread: half the range of the middle 68 % of log(volume / fit), which is the standard
+            deviation of a normal distribution; None if unknown.
         distances: angstrom, of pairs of atomic numbers, the smaller one first.
         distance_ratio: typical distance over the sum of the covalent radii.
         formulas: how many structures have each (the most frequent ones).
         n_atoms: how many structures have so many atoms.
         n_elements: how many structures have so many elements.
         boxes: cubic angstrom of a molecule's box that an atom of each element adds to.
-        box_spread: standard deviation of log(box / fit); None if unknown.
+        box_spread: the same of log(box / fit).
         box_shape: its edges over the cube root of its volume.
         energies: square angstrom; E~ per atom of the stable structures, at every percent from the
             lowest to the highest; empty if unknown.
