@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from aiida_rm.engine.errors import FramesError
 from aiida_rm.engine.frames import Frames
@@ -48,7 +49,7 @@ class Copies:
         with _one_thread():
             return perturb(self.stable, self.recipe, first_copy=epoch * self._stride)
 
-    def some_of(self, epoch: int, rows: np.ndarray[Any, Any]) -> Frames:
+    def some_of(self, epoch: int, rows: NDArray[np.integer[Any]]) -> Frames:
         """The same copies as in :meth:`all_of`, of some rows."""
         jobs = self._jobs[rows] + [0, epoch * self._stride]
         with _one_thread():

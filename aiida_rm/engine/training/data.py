@@ -8,17 +8,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from aiida_rm.engine.errors import FramesError, SettingsError
-from aiida_rm.engine.frames import Frames
+from aiida_rm.engine.frames import Array, Frames
 from aiida_rm.engine.neighbors import Graph, build_graph
 from aiida_rm.engine.potential import Potential
 from aiida_rm.engine.settings import PerturbSettings, TrainSettings, parse_settings
 from aiida_rm.engine.training.graphs import Neighbours, find_neighbours, join_neighbours
 from aiida_rm.engine.training.statistics import stable_structures
 
-Rows = np.ndarray[Any, Any]
+#: (N,) indices of structures.
+Rows = NDArray[np.integer[Any]]
 #: Edges whose graphs are kept in memory (11 bytes each); beyond, they are built each time.
 _KEPT_EDGES = 60_000_000
 #: Noise below this (angstrom) counts as this, or the unperturbed structures would weigh all.
@@ -56,7 +58,7 @@ class Limit:
     edges: int = 0
     parts: int = 1
 
-    def groups(self, sizes: Rows) -> list[Rows]:
+    def groups(self, sizes: Array) -> list[Rows]:
         """Places of the structures of each part; ``sizes``: pairs of each structure."""
         places = np.arange(len(sizes))
         share = max(1, -(-int(sizes.sum()) // self.parts))
@@ -79,8 +81,20 @@ class TrainingData:
         device: torch.device,
         noise_weight: float = 0.0,
     ) -> None:
+        """Prepare; neighbours are found when they are asked for.
+
+        Args:
+            frames: perturbed structures with the labels that :func:`check_labels` wants.
+            cutoff: of the neighbours, in angstrom.
+            dtype: of positions and targets on the device.
+            device: where batches go.
+            noise_weight: structures weigh by their noise to the power of minus this.
+
+        Raises:
+            FramesError: ``noise_weight`` is not 0, and the label ``noise`` is missing.
+        """
         self.frames = frames
-        self._power = noise_weight
+        self._noise_weight = noise_weight
         # Of the whole set, so that a structure weighs the same in any batch.
         self._mean_weight = float(
             np.average(noise_weights(frames, noise_weight), weights=frames.counts)
@@ -148,7 +162,10 @@ class TrainingData:
         return all(int(row) in self._kept for row in rows)
 
     def scales(self, rows: Rows) -> tuple[float, float]:
-        """Mean squared target of forces (per atom) and stress (per cell), at least 1e-8."""
+        """Mean squared force of an atom (A^2) and stress of a cell (A^-2), both at least 1e-8.
+
+        The targets of these rows; without cells among them, that of the stress is 1.
+        """
         part = self.frames.select(rows)
         force = float((part.atom["force"] ** 2).sum(-1).mean())
         stresses = part.structure["stress"][part.pbc.all(axis=1)]
@@ -156,18 +173,18 @@ class TrainingData:
         return max(force, 1e-8), max(stress, 1e-8)
 
     def _targets(self, part: Frames) -> Targets:
-        def put(values: Rows) -> Tensor:
+        def put(values: Array) -> Tensor:
             return torch.as_tensor(values, dtype=self.dtype, device=self.device)
 
         return Targets(
             put(part.atom["force"]),
             put(part.structure["stress"]),
             put(part.structure.get("energy", np.zeros(len(part)))),
-            put(noise_weights(part, self._power) / self._mean_weight),
+            put(noise_weights(part, self._noise_weight) / self._mean_weight),
         )
 
 
-def noise_weights(frames: Frames, power: float) -> Rows:
+def noise_weights(frames: Frames, power: float) -> Array:
     """(S,) weights of the structures' forces: noise^-power.
 
     Raises:
@@ -182,7 +199,7 @@ def noise_weights(frames: Frames, power: float) -> Rows:
     return np.asarray(np.hypot(frames.structure["noise"], _QUIET) ** -power)
 
 
-def pack(rows: Rows | Sequence[int], counts: Rows, limit: int) -> list[Rows]:
+def pack(rows: Rows | Sequence[int], counts: Array, limit: int) -> list[Rows]:
     """Cut rows, in order, into batches of at most ``limit`` in all (one structure at least).
 
     Args:
@@ -266,7 +283,15 @@ def gauge(
     """Fit the constant per element so that E~ agrees with its target near the stable structures.
 
     Far from them the target is a mixture of many homes, which no potential can follow. An element
-    that is in no structure near its home is fitted to the homes themselves, at zero.
+    that is in no structure near its home is fitted to the homes themselves, at zero. Nothing
+    happens where the set has no label ``energy``.
+
+    Args:
+        potential: gets the constants, in angstrom^2; its other weights stay.
+        data: perturbed structures with their E~.
+        rows: (N,) those of them to fit to: of these, the lowest tenth in E~ per atom (64 at least).
+        batch_atoms: a quarter of the atoms at once, at most (one structure at least).
+        limit: of what is on the device at once.
     """
     if "energy" not in data.frames.structure:
         return
@@ -298,7 +323,7 @@ def gauge(
         potential.element_energy[int(number)] = float(value)
 
 
-def _atoms_of_elements(part: Frames, numbers: Rows) -> Rows:
+def _atoms_of_elements(part: Frames, numbers: Array) -> Array:
     """(S, Z) how many atoms of each of these elements the structures hold."""
     return np.stack([np.bincount(part.batch, part.numbers == z, len(part)) for z in numbers], 1)
 

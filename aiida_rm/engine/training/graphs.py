@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from aiida_rm.engine.errors import FramesError
-from aiida_rm.engine.frames import Frames
+from aiida_rm.engine.frames import Array, Frames
 from aiida_rm.engine.neighbors import Graph, build_graph
 
 #: Edges (2, E) int32 of one structure, its atoms counted from 0, and their shifts (E, 3): int8,
 #: or int32 where atoms are many cells apart.
 Neighbours = tuple[Tensor, Tensor]
 #: The same of several structures in a row, and the number of edges of each.
-Packed = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], list[int]]
+Packed = tuple[Array, Array, list[int]]
 
 #: Beyond, coordinates are a mistake, and too coarse for forces.
 _MOST_CELLS = 1e6
@@ -48,7 +47,7 @@ def join_neighbours(
 ) -> Graph:
     """The graph of all structures in ``part`` from the neighbours of each."""
 
-    def put(array: np.ndarray[Any, Any], kind: torch.dtype) -> Tensor:
+    def put(array: Array, kind: torch.dtype) -> Tensor:
         return torch.as_tensor(array, dtype=kind, device=device)
 
     # Many structures at once: one by one, they would keep a GPU waiting.
