@@ -43,7 +43,7 @@ from aiida_rm.engine.latent import latent_labels
 from aiida_rm.engine.potential import Potential
 from aiida_rm.engine.potential.local import LocalHyperparameters
 from aiida_rm.engine.relaxation import relax
-from aiida_rm.engine.search import random_starts
+from aiida_rm.engine.search import make_starts
 from aiida_rm.engine.settings import GenerateSettings, Stage, parse_settings
 from aiida_rm.workflows.generate import GenerateWorkChain
 
@@ -163,7 +163,7 @@ def candidates(
                 "n_structures": count,
             },
         )
-        part = random_starts(range(count), settings, potential.notes)[0]
+        part = make_starts(range(count), settings, potential.notes)[0]
         parts.append(part.with_labels(structure={"target": np.full(len(part), number)}))
     return concatenate(parts)
 
@@ -182,7 +182,7 @@ def substituted(
             GenerateSettings,
             {**knobs, "seeding": "substitute", "formulas": [formula], "seed": seed},
         )
-        part = random_starts(range(count), settings, potential.notes, library)[0]
+        part = make_starts(range(count), settings, potential.notes, library)[0]
         parts.append(part.with_labels(structure={"target": np.full(len(part), number)}))
     starts = concatenate(parts)
     print(f"{len(starts)} candidates of {count * len(targets)}", flush=True)

@@ -20,7 +20,7 @@ from aiida_rm.engine.relaxation import relax
 from aiida_rm.engine.response import perturb
 from aiida_rm.engine.scoring.known import carbon_allotropes
 from aiida_rm.engine.scoring.task import score
-from aiida_rm.engine.search import random_starts
+from aiida_rm.engine.search import make_starts
 from aiida_rm.engine.settings import (
     GenerateSettings,
     PerturbSettings,
@@ -70,7 +70,7 @@ def main() -> None:
         {**knobs["generate"], "seed": given.seed, "n_structures": given.starts},
     )
     potential = outcome.potential.to(getattr(torch, settings.dtype))
-    starts, impossible = random_starts(range(given.starts), settings, potential.notes)
+    starts, impossible = make_starts(range(given.starts), settings, potential.notes)
     began = time.perf_counter()
     found = relax(
         starts,

@@ -23,7 +23,7 @@ from common import arguments, finish
 
 from aiida_rm.engine.potential import Potential
 from aiida_rm.engine.relaxation import relax
-from aiida_rm.engine.search import random_starts
+from aiida_rm.engine.search import make_starts
 from aiida_rm.engine.settings import GenerateSettings, Stage
 
 _POTENTIALS = Path(__file__).parent.parent / "examples" / "potentials"
@@ -46,7 +46,7 @@ def by_batch(seed: int, count: int) -> dict[str, float]:
     """Milliseconds per step of a structure of 8 atoms, by the atoms of a batch."""
     potential = load("diamond")
     settings = GenerateSettings(seed=seed, n_structures=count, formulas=("C8",))
-    starts, _ = random_starts(range(count), settings, potential.notes)
+    starts, _ = make_starts(range(count), settings, potential.notes)
     found = {}
     for atoms in (8, 16, 64, 256, 1024, 4096):
         some = starts.select(range(min(count, max(8, atoms // 4))))
@@ -65,7 +65,7 @@ def by_cell(seed: int, atoms: int) -> dict[str, float]:
     for size in (2, 4, 8, 16, 32, 64):
         count = atoms // size
         settings = GenerateSettings(seed=seed, n_structures=count, formulas=(f"C{size}",))
-        starts, _ = random_starts(range(count), settings, potential.notes)
+        starts, _ = make_starts(range(count), settings, potential.notes)
         began = time.process_time()
         done = relax(starts, potential, (Stage(fmax=1e-9, max_steps=40),))
         seconds = time.process_time() - began
@@ -118,11 +118,11 @@ def crystals(seed: int, first: int, last: int, gate: Any, answers: Any) -> None:
         distance_scale=0.7,
         stages=_FALL,
     )
-    warm, _ = random_starts(range(2), settings, potential.notes)
+    warm, _ = make_starts(range(2), settings, potential.notes)
     relax(warm, potential, (Stage(max_steps=2),))
     gate.wait()
     began = time.time()
-    starts, _ = random_starts(range(first, last), settings, potential.notes)
+    starts, _ = make_starts(range(first, last), settings, potential.notes)
     done = relax(starts, potential, _FALL, floor=settings.floor)
     labels = done.structure
     answers.put(

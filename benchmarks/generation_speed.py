@@ -24,7 +24,7 @@ from aiida_rm.engine.frames import Frames
 from aiida_rm.engine.potential import Potential
 from aiida_rm.engine.relaxation import relax
 from aiida_rm.engine.response import perturb
-from aiida_rm.engine.search import random_starts
+from aiida_rm.engine.search import make_starts
 from aiida_rm.engine.settings import GenerateSettings, PerturbSettings, Stage, TrainSettings
 from aiida_rm.engine.training.trainer import Trainer
 
@@ -43,7 +43,7 @@ def main() -> None:
     trainer = Trainer(frames, TrainSettings(seed=given.seed, epochs=epochs, batch_atoms=256))
     potential = trainer.run().potential.to(getattr(torch, given.dtype))
     settings = GenerateSettings(seed=given.seed, n_structures=count)
-    starts, _ = random_starts(range(count), settings, potential.notes)
+    starts, _ = make_starts(range(count), settings, potential.notes)
     ways = {}
     for name in ("fire", "lbfgs"):
         stages = (Stage(optimizer=name, cell="fixed", fmax=5e-4, max_steps=given.steps),)

@@ -28,7 +28,7 @@ from aiida_rm.engine.neighbors import build_graph
 from aiida_rm.engine.potential import Potential
 from aiida_rm.engine.relaxation import RelaxStatus, relax
 from aiida_rm.engine.response import perturb
-from aiida_rm.engine.search import random_starts
+from aiida_rm.engine.search import make_starts
 from aiida_rm.engine.settings import GenerateSettings, PerturbSettings, Stage, TrainSettings
 from aiida_rm.engine.training.trainer import Trainer
 
@@ -230,7 +230,7 @@ def measure_generation(
     count = {1: 4, 64: 32, 1024: 256}.get(batch_atoms, 4096)
     count = min(count, 32) if quick else count
     settings = GenerateSettings(seed=seed, n_structures=count)
-    starts, _ = random_starts(range(count), settings, potential.notes)
+    starts, _ = make_starts(range(count), settings, potential.notes)
     calls: list[RelaxStatus] = []
     stages = (Stage(cell="free", fmax=5e-4, max_steps=300),)
     began = time.perf_counter()

@@ -25,7 +25,7 @@ from aiida_rm.engine.neighbors import Graph, build_graph, neighbour_list
 from aiida_rm.engine.potential import Potential
 from aiida_rm.engine.relaxation import relax
 from aiida_rm.engine.response import perturb
-from aiida_rm.engine.search import random_starts
+from aiida_rm.engine.search import make_starts
 from aiida_rm.engine.settings import GenerateSettings, PerturbSettings, Stage, TrainSettings
 from aiida_rm.engine.training.trainer import Trainer
 
@@ -182,7 +182,7 @@ def main() -> None:
         Trainer(frames, TrainSettings(seed=given.seed, epochs=6, batch_atoms=256)).run().potential
     )
     settings = GenerateSettings(seed=given.seed, n_structures=given.structures)
-    starts, _ = random_starts(range(given.structures), settings, potential.notes)
+    starts, _ = make_starts(range(given.structures), settings, potential.notes)
     figures: dict[str, Any] = {"structures": len(starts), "atoms": starts.n_atoms}
     rows: list[tuple[str, Any]] = list(figures.items())
     edges = set()

@@ -27,7 +27,7 @@ from aiida_rm.engine.latent import latent_labels
 from aiida_rm.engine.neighbors import build_graph
 from aiida_rm.engine.potential import Potential
 from aiida_rm.engine.relaxation import relax, with_uncertainty
-from aiida_rm.engine.search import random_starts
+from aiida_rm.engine.search import make_starts
 from aiida_rm.engine.settings import GenerateSettings, parse_settings
 from aiida_rm.workflows.generate import GenerateWorkChain
 from aiida_rm.workflows.protocols import MANY, for_search, kinds_by
@@ -108,7 +108,7 @@ def generate(
                 "seed": len(settings.formulas) * settings.seed + number,
             },
         )
-        parts.append(random_starts(range(one.n_structures), one, potential.notes)[0])
+        parts.append(make_starts(range(one.n_structures), one, potential.notes)[0])
     return relax(
         concatenate(parts),
         potential,

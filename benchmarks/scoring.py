@@ -34,7 +34,7 @@ from aiida_rm.engine.converters import to_pymatgen
 from aiida_rm.engine.frames import Frames, concatenate
 from aiida_rm.engine.scoring.composition import composition_of
 from aiida_rm.engine.scoring.task import score
-from aiida_rm.engine.search import random_starts
+from aiida_rm.engine.search import make_starts
 from aiida_rm.engine.settings import GenerateSettings, ScoreSettings, parse_settings
 
 Figures = dict[str, Any]
@@ -132,7 +132,7 @@ def alike(count: int, copies: int, rng: np.random.Generator) -> tuple[Frames, Fr
     )
     half = count // 2
     different = max(2, half // copies)
-    starts = random_starts(range(different), settings, {"elemental_volumes": {"C": 5.7}})[0]
+    starts = make_starts(range(different), settings, {"elemental_volumes": {"C": 5.7}})[0]
     sets = []
     for those in (different, different // 2):
         part = starts.without_labels().select(rng.permutation(np.arange(half) % those))

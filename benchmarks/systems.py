@@ -17,7 +17,7 @@ from aiida_rm.engine.readers import read_dataset
 from aiida_rm.engine.scoring.geometry import measure
 from aiida_rm.engine.scoring.judging import choose, close_chemists, judge_all
 from aiida_rm.engine.scoring.pool import Runner, workers
-from aiida_rm.engine.search import random_starts
+from aiida_rm.engine.search import make_starts
 from aiida_rm.engine.settings import (
     GenerateSettings,
     PerturbSettings,
@@ -106,7 +106,7 @@ def diamond() -> System:
 
     def starts(seed: int, count: int, **knobs: Any) -> Frames:
         settings = replace(GenerateSettings(seed=seed, n_structures=count), **knobs)
-        return random_starts(range(count), settings, notes)[0]
+        return make_starts(range(count), settings, notes)[0]
 
     def judge(frames: Frames) -> Verdicts:
         sensible, fourfold = good_carbons(frames)
@@ -155,7 +155,7 @@ def qm7b() -> System:
             settings = GenerateSettings(
                 seed=seed + number, formulas=(formula,), periodic=False, n_structures=each
             )
-            parts.append(random_starts(range(each), replace(settings, **knobs), notes)[0])
+            parts.append(make_starts(range(each), replace(settings, **knobs), notes)[0])
         return concatenate(parts)
 
     return System(
@@ -211,7 +211,7 @@ def mp() -> System:
                 min_distance=1.0,
                 n_structures=each,
             )
-            part = random_starts(range(each), replace(settings, **knobs), notes)[0]
+            part = make_starts(range(each), replace(settings, **knobs), notes)[0]
             parts.append(part.with_labels(structure={"target": np.full(len(part), number)}))
         return concatenate(parts)
 

@@ -204,12 +204,12 @@ def _make_starts(
     job: Job, s: GenerateSettings, potential: Potential
 ) -> tuple[Frames, dict[str, Any]]:
     """The starts, and what the summary says of those that cannot be."""
-    from aiida_rm.engine.search import check_search, random_starts
+    from aiida_rm.engine.search import check_search, make_starts
 
     path = job.optional(files.INPUT_FRAMES)
     given = Frames.load(path) if path else None
     check_search(s, potential.elements, potential.notes, given)
-    starts, refused = random_starts(s.all_indices, s, potential.notes, given)
+    starts, refused = make_starts(s.all_indices, s, potential.notes, given)
     why = next(iter(refused.values()), None)
     return starts, {"impossible": list(refused), "why_impossible": why}
 

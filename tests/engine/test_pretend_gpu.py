@@ -28,7 +28,7 @@ from aiida_rm.engine.potential import Potential, Prediction
 from aiida_rm.engine.relaxation import RelaxStatus, load_penalty, memory, relax, with_uncertainty
 from aiida_rm.engine.relaxation.memory import Room
 from aiida_rm.engine.response import perturb
-from aiida_rm.engine.search import random_starts
+from aiida_rm.engine.search import make_starts
 from aiida_rm.engine.settings import (
     CELL_MODES,
     MOVES,
@@ -95,7 +95,7 @@ def starts(file: Path) -> Frames:
     notes = Potential.load(file).notes
     crystals = GenerateSettings(n_atoms=(2, 3))
     molecules = replace(crystals, n_atoms=(4, 5), periodic=False)
-    return concatenate([random_starts(range(3), s, notes)[0] for s in (crystals, molecules)])
+    return concatenate([make_starts(range(3), s, notes)[0] for s in (crystals, molecules)])
 
 
 # The pretence itself.

@@ -128,7 +128,7 @@ def test_a_job_that_fails_is_tried_again_then_left_out(
 
 def test_impossible_starts_are_named(chain: Any, end: Any, diamond_frames: Frames) -> None:
     end("job_000", 0, generated(diamond_frames.select([0, 0])))
-    summary = {"impossible": [3], "why_impossible": "random start 3: no room"}
+    summary = {"impossible": [3], "why_impossible": "start 3: no room"}
     end("job_001", 0, generated(diamond_frames, first=2), {"summary": summary})
     code = chain.gather()
     assert code.status == 701

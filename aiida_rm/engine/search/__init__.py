@@ -1,4 +1,4 @@
-"""Random sensible structures: composition, volume, cell, distances, symmetry, given structures.
+"""Sensible starts: composition, volume, cell, distances, symmetry, given structures.
 
 Structure i of a seed depends on the seed, i, the settings, what the potential knows of its
 training set and the given structures alone, so jobs can share a seed by ranges of i.
@@ -6,6 +6,6 @@ training set and the given structures alone, so jobs can share a seed by ranges 
 
 from aiida_rm.engine.search.check import check_committee, check_search
 from aiida_rm.engine.search.knowledge import Knowledge
-from aiida_rm.engine.search.starts import random_starts
+from aiida_rm.engine.search.starts import make_starts
 
-__all__ = ["Knowledge", "check_committee", "check_search", "random_starts"]
+__all__ = ["Knowledge", "check_committee", "check_search", "make_starts"]

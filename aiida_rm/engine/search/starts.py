@@ -1,4 +1,4 @@
-"""Random starts, one after the other, each from its own random numbers."""
+"""Starts, one after the other, each from its own random numbers."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ class Start:
     distance: float = np.nan
 
 
-def random_starts(
+def make_starts(
     indices: Sequence[int],
     settings: GenerateSettings,
     notes: Mapping[str, Any],
     given: Frames | None = None,
 ) -> tuple[Frames, dict[int, str]]:
-    """The random starts with these indices.
+    """The starts with these indices.
 
     Args:
         indices: which structures of the seed.
@@ -142,7 +142,7 @@ class _Search:
                 else:
                     start = self._crystal(rng, species)
         except SearchError as error:
-            raise SearchError(f"random start {index}: {error}") from error
+            raise SearchError(f"start {index}: {error}") from error
         if not s.rattle:
             return start
         away = s.rattle * rng.normal(size=start.positions.shape)

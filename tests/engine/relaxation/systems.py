@@ -11,14 +11,14 @@ from torch import Tensor
 from aiida_rm.engine.frames import Frames
 from aiida_rm.engine.neighbors import Graph
 from aiida_rm.engine.potential import Potential, Prediction
-from aiida_rm.engine.search import random_starts
+from aiida_rm.engine.search import make_starts
 from aiida_rm.engine.settings import GenerateSettings
 
 
 def starts(potential: Potential, count: int = 8, **knobs: Any) -> Frames:
     """Random crystals of the potential's elements."""
     settings = GenerateSettings(n_structures=count, seed=3, **knobs)
-    return random_starts(range(count), settings, potential.notes)[0]
+    return make_starts(range(count), settings, potential.notes)[0]
 
 
 class Formula(torch.nn.Module):

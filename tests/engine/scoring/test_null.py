@@ -96,7 +96,7 @@ def test_in_the_summary() -> None:
 def test_chance_on_the_suite() -> None:
     """Twenty unrelaxed random starts each find about three of the fifteen, and hardly any tight."""
     from aiida_rm.engine.frames import concatenate
-    from aiida_rm.engine.search import random_starts
+    from aiida_rm.engine.search import make_starts
     from aiida_rm.engine.settings import GenerateSettings, parse_settings
     from aiida_rm.engine.training.statistics import describe_training_set
 
@@ -106,7 +106,7 @@ def test_chance_on_the_suite() -> None:
     for number, formula in enumerate(known.formulas()):
         knobs = {"formulas": [formula], "n_structures": 20, "seed": number, "min_distance": 1.0}
         settings = parse_settings(GenerateSettings, knobs)
-        parts.append(random_starts(range(20), settings, notes)[0])
+        parts.append(make_starts(range(20), settings, notes)[0])
     starts = concatenate(parts)
     summary = score(starts, ScoreSettings(smact="off"), known=known, null=starts)[1]
     found = summary["crystals"]["recognition"]

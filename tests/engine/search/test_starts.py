@@ -10,7 +10,7 @@ import pytest
 
 from aiida_rm.engine.errors import SearchError
 from aiida_rm.engine.frames import Frames, concatenate
-from aiida_rm.engine.search import random_starts
+from aiida_rm.engine.search import make_starts
 from aiida_rm.engine.settings import GenerateSettings
 
 #: As in files of earlier versions.
@@ -47,13 +47,13 @@ def test_structure_i_is_the_same_in_any_batch(knobs: dict[str, Any], notes: Any)
         pytest.importorskip("pyxtal")
     settings = replace(SETTINGS, **knobs)
     start = concatenate([given()] * 6) if "seeding" in knobs else None
-    whole, impossible = random_starts(range(12), settings, notes | BOX, start)
+    whole, impossible = make_starts(range(12), settings, notes | BOX, start)
     assert impossible == {}
-    part, _ = random_starts([11, 4], settings, notes | BOX, start)
+    part, _ = make_starts([11, 4], settings, notes | BOX, start)
     again = whole.select([11, 4])
     for name, array in part.to_arrays().items():
         np.testing.assert_array_equal(array, again.to_arrays()[name])
-    other, _ = random_starts(range(12), replace(settings, seed=8), notes | BOX, start)
+    other, _ = make_starts(range(12), replace(settings, seed=8), notes | BOX, start)
     assert other.n_atoms != whole.n_atoms or np.abs(other.positions - whole.positions).max() > 0.01
 
 
@@ -64,13 +64,13 @@ def test_the_order_of_the_notes_does_not_matter(notes: Any) -> None:
     }
     for knobs in ({}, {"composition": "training_formulas"}, {"n_atoms": ()}):
         settings = replace(SETTINGS, **knobs)  # type: ignore[arg-type]
-        first, second = (random_starts(range(6), settings, n)[0] for n in (notes, turned))
+        first, second = (make_starts(range(6), settings, n)[0] for n in (notes, turned))
         np.testing.assert_array_equal(first.positions, second.positions)
         assert first.formulas() == second.formulas()
 
 
 def test_crystals_keep_distance_volume_and_shape() -> None:
-    starts, impossible = random_starts(range(40), SETTINGS, FEW)
+    starts, impossible = make_starts(range(40), SETTINGS, FEW)
     assert impossible == {}
     for index in range(len(starts)):
         assert starts.minimum_distance(index) >= 0.9
@@ -91,7 +91,7 @@ def test_volumes_by_the_spread_of_the_training_set(notes: Any) -> None:
     settings = replace(SETTINGS, volume_scale=(), formulas=("MgO",))
 
     def ratios(known: dict[str, Any]) -> Any:
-        return random_starts(range(300), settings, known)[0].volumes / 18.0
+        return make_starts(range(300), settings, known)[0].volumes / 18.0
 
     logs = np.log(ratios(notes))
     assert abs(logs.mean()) < 0.02
@@ -104,7 +104,7 @@ def test_volumes_by_the_spread_of_the_training_set(notes: Any) -> None:
 
 def test_volume_per_atom(notes: Any) -> None:
     settings = replace(SETTINGS, volume_per_atom=(20.0, 21.0))
-    starts, _ = random_starts(range(10), settings, notes)
+    starts, _ = make_starts(range(10), settings, notes)
     per_atom = starts.volumes / starts.counts
     assert per_atom.min() >= 20
     assert per_atom.max() <= 21
@@ -118,7 +118,7 @@ def test_learnt_distances_hold_for_each_pair(notes: Any) -> None:
     settings = replace(
         SETTINGS, formulas=("Mg4O4", "Ti2O4"), distance_scale=0.7, volume_scale=(1.3, 1.3)
     )
-    starts, _ = random_starts(range(30), settings, notes)
+    starts, _ = make_starts(range(30), settings, notes)
     # Ti Ti was never seen: the sum of the radii (1.36 each) times the ratio.
     limits = {(8, 8): 2.5, (8, 12): 2.0, (8, 22): 1.8, (12, 12): 2.9, (22, 22): 2.72 * 1.1}
     seen = set()
@@ -133,7 +133,7 @@ def test_learnt_distances_hold_for_each_pair(notes: Any) -> None:
 
 def test_learnt_distances_yield_where_there_is_no_room(notes: Any) -> None:
     settings = replace(SETTINGS, formulas=("Mg8O8",), distance_scale=1.2, volume_scale=(0.9, 0.9))
-    starts, impossible = random_starts(range(5), settings, notes)
+    starts, impossible = make_starts(range(5), settings, notes)
     assert impossible == {}
     for index in range(5):
         assert 0.9 <= starts.minimum_distance(index) < 2.0 * 1.2
@@ -141,7 +141,7 @@ def test_learnt_distances_yield_where_there_is_no_room(notes: Any) -> None:
 
 def test_formulas_and_molecules() -> None:
     settings = replace(SETTINGS, formulas=("C2H6O", "CO2"), periodic=False)
-    starts, _ = random_starts(range(20), settings, {})
+    starts, _ = make_starts(range(20), settings, {})
     assert set(starts.formulas()) == {"C2H6O", "CO2"}
     assert not starts.pbc.any()
     assert (starts.structure["start_spacegroup"] == 0).all()
@@ -154,7 +154,7 @@ def test_a_box_grows_with_the_molecule() -> None:
     settings = replace(
         SETTINGS, formulas=("CH4", "C12H26"), periodic=False, box=(), volume_scale=(1, 1)
     )
-    starts, _ = random_starts(range(40), settings, BOX)
+    starts, _ = make_starts(range(40), settings, BOX)
     for index in range(40):
         extents = np.ptp(starts[index].positions, axis=0)
         volume = 52.0 if starts.formula(index) == "CH4" else 404.0
@@ -166,14 +166,14 @@ def test_a_box_grows_with_the_molecule() -> None:
 def test_dense_starts_still_come_out() -> None:
     settings = replace(SETTINGS, n_atoms=(12,), volume_scale=(0.9, 0.9), min_distance=1.2)
     notes = {"composition": {"C": 1.0}, "elemental_volumes": {"C": 5.67}}
-    starts, impossible = random_starts(range(10), settings, notes)
+    starts, impossible = make_starts(range(10), settings, notes)
     assert len(starts) + len(impossible) == 10
     assert all(starts.minimum_distance(i) >= 1.2 for i in range(len(starts)))
 
 
 def test_many_atoms_find_their_places(notes: Any) -> None:
     settings = replace(SETTINGS, formulas=("Mg64O64",), distance_scale=0.6)
-    starts, _ = random_starts(range(2), settings, notes)
+    starts, _ = make_starts(range(2), settings, notes)
     assert starts.counts.tolist() == [128, 128]
     assert starts.minimum_distance(0) >= 0.6 * 1.8
 
@@ -187,13 +187,13 @@ def test_many_atoms_find_their_places(notes: Any) -> None:
 )
 def test_impossible_starts_are_told(knobs: dict[str, Any], words: str) -> None:
     with pytest.raises(SearchError, match=words):
-        random_starts(range(2), replace(SETTINGS, **knobs), FEW)
+        make_starts(range(2), replace(SETTINGS, **knobs), FEW)
 
 
 def test_one_impossible_start_does_not_spoil_the_others() -> None:
     settings = replace(SETTINGS, formulas=("C", "C40"), periodic=False, box=(2.0, 2.0, 2.0))
-    starts, impossible = random_starts(range(20), settings, {})
+    starts, impossible = make_starts(range(20), settings, {})
     assert len(starts) + len(impossible) == 20
     assert set(starts.formulas()) == {"C"}
     for index, reason in impossible.items():
-        assert f"random start {index}: 40 atoms do not fit" in reason
+        assert f"start {index}: 40 atoms do not fit" in reason

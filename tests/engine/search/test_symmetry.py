@@ -15,7 +15,7 @@ import torch
 from aiida_rm.engine.errors import SearchError, SettingsError
 from aiida_rm.engine.potential import Potential
 from aiida_rm.engine.relaxation import relax
-from aiida_rm.engine.search import check_search, random_starts
+from aiida_rm.engine.search import check_search, make_starts
 from aiida_rm.engine.search.symmetry import (
     Dealer,
     compatible_groups,
@@ -100,7 +100,7 @@ def test_agrees_with_pyxtal() -> None:
 
 def test_starts_with_symmetry(settings: GenerateSettings, notes: Any) -> None:
     settings = replace(settings, symmetry=0.5, formulas=("Mg4O4",), distance_scale=0.6)
-    starts, impossible = random_starts(range(40), settings, notes)
+    starts, impossible = make_starts(range(40), settings, notes)
     assert impossible == {}
     groups = starts.structure["start_spacegroup"]
     assert 10 < (groups == 1).sum() < 30
@@ -110,7 +110,7 @@ def test_starts_with_symmetry(settings: GenerateSettings, notes: Any) -> None:
         assert keeps(int(groups[index]), part.numbers, part.positions, part.cells[0])
         assert part.formula(0) == "Mg4O4"
         assert part.minimum_distance(0) >= 0.7
-    rattled, _ = random_starts(range(40), replace(settings, rattle=0.05), notes)
+    rattled, _ = make_starts(range(40), replace(settings, rattle=0.05), notes)
     moved = rattled.positions - starts.positions
     assert moved.std() == pytest.approx(0.05, rel=0.1)
 
@@ -123,7 +123,7 @@ def test_a_relaxation_keeps_symmetry_and_a_rattle_breaks_it() -> None:
     )
     kept = {}
     for rattle in (0.0, 0.05):
-        starts, _ = random_starts(range(6), replace(settings, rattle=rattle), potential.notes)
+        starts, _ = make_starts(range(6), replace(settings, rattle=rattle), potential.notes)
         found = relax(starts, potential, (Stage(max_steps=60),))
         moved = np.abs(found.cells - starts.cells).max((1, 2))
         assert moved.min() > 1e-3
@@ -139,14 +139,14 @@ def test_a_relaxation_keeps_symmetry_and_a_rattle_breaks_it() -> None:
 
 def test_many_atoms_with_symmetry(settings: GenerateSettings, notes: Any) -> None:
     settings = replace(settings, symmetry=1.0, formulas=("Mg40Ti40O120",))
-    starts, impossible = random_starts(range(4), settings, notes)
+    starts, impossible = make_starts(range(4), settings, notes)
     assert impossible == {}
     assert starts.counts.tolist() == [200] * 4
 
 
 def test_listed_groups_only(settings: GenerateSettings, notes: Any) -> None:
     settings = replace(settings, symmetry=1.0, space_groups=(225, 194), formulas=("MgO", "Mg2O2"))
-    starts, _ = random_starts(range(30), settings, notes)
+    starts, _ = make_starts(range(30), settings, notes)
     assert set(starts.structure["start_spacegroup"]) == {194, 225}
 
 
@@ -156,8 +156,8 @@ def test_impossible_symmetry_is_refused(settings: GenerateSettings, notes: Any) 
     never = replace(settings, formulas=("MgO",), **knobs)  # type: ignore[arg-type]
     with pytest.raises(SearchError, match="none of the space groups 227 can be had by MgO"):
         check_search(never, elements, notes)
-    with pytest.raises(SearchError, match="random start 0: none of the space groups 227"):
-        random_starts(range(2), never, notes)
+    with pytest.raises(SearchError, match=r"^start 0: none of the space groups 227"):
+        make_starts(range(2), never, notes)
     check_search(replace(never, formulas=("Mg2O4",)), elements, notes)
     idle = replace(never, formulas=("MgO",), space_groups=(225, 227))
     with pytest.raises(SearchError, match="none of the formulas can have the space groups 227"):
@@ -165,7 +165,7 @@ def test_impossible_symmetry_is_refused(settings: GenerateSettings, notes: Any) 
     # Where the composition is drawn, those that cannot have it are told one by one.
     mixed = replace(never, formulas=(), elements=("Mg", "O"), n_atoms=(2, 4))
     check_search(mixed, elements, notes)
-    starts, impossible = random_starts(range(20), mixed, notes)
+    starts, impossible = make_starts(range(20), mixed, notes)
     assert set(starts.formulas()) == {"Mg2O2"}
     assert "can be had by MgO" in next(iter(impossible.values()))
 
@@ -177,5 +177,5 @@ def test_without_pyxtal(
     space_group.cache_clear()
     settings = replace(settings, symmetry=1.0, formulas=("Ti3O5",))
     with pytest.raises(SettingsError, match="needs pyxtal, which is not installed"):
-        random_starts(range(2), settings, notes)
-    random_starts(range(2), replace(settings, symmetry=0.0), notes)
+        make_starts(range(2), settings, notes)
+    make_starts(range(2), replace(settings, symmetry=0.0), notes)
