@@ -52,14 +52,15 @@ def check_search(
             "for; set 'periodic' to false and the 'cell' of every stage to 'fixed', or train on "
             "crystals"
         )
-    drawn = given is None or settings.seeding in ("decorate", "substitute")
-    compositions = Compositions(settings, known) if drawn else None
+    # A substitution draws nothing, but its formulas have to pass as those that are drawn from.
+    replaced = settings.seeding in ("decorate", "substitute")
+    compositions = Compositions(settings, known) if given is None or replaced else None
     wanted = {"elements": set(settings.elements)}
     if compositions is not None:
         species = [species_of(formula) for formula in compositions.formulas]
         wanted["formulas"] = {SYMBOLS[z] for some in species for z in some}
     _check_given(settings, given, compositions)
-    if given is not None and not drawn:
+    if given is not None and compositions is None:
         wanted["starts"] = set(given.elements)
     for name, symbols in wanted.items():
         _check_elements(name, symbols, elements)
@@ -67,10 +68,11 @@ def check_search(
     if compositions is None:
         return
     _check_volumes(settings, known, compositions)
-    for formula in settings.formulas if given is None else ():
-        _check_room(settings, known, formula)
-    if settings.symmetry and given is None:
-        _check_symmetry(settings)
+    if given is None:
+        for formula in settings.formulas:
+            _check_room(settings, known, formula)
+        if settings.symmetry:
+            _check_symmetry(settings)
 
 
 def _check_latent(settings: GenerateSettings, known: Knowledge, symbols: set[str]) -> None:

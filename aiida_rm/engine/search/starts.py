@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -111,13 +112,21 @@ class _Search:
     def __init__(self, settings: GenerateSettings, known: Knowledge, given: Frames | None) -> None:
         self.settings = settings
         self.known = known
-        self.given = given
-        drawn = given is None or settings.seeding == "decorate"
-        self.compositions = Compositions(settings, known) if drawn else None
-        self.substitutions = None
-        if given is not None and settings.seeding == "substitute":
-            self.substitutions = Substitutions(given, settings)
+        self._make = self._way(given)
         self._dealers: dict[tuple[int, tuple[int, ...]], Dealer] = {}
+
+    def _way(self, given: Frames | None) -> Callable[[np.random.Generator, int], Start]:
+        """What makes a start of random numbers and an index."""
+        s = self.settings
+        if given is None:
+            return partial(self._random, Compositions(s, self.known))
+        if s.seeding == "substitute":
+            return partial(self._substituted, given, Substitutions(given, s))
+        if s.seeding == "decorate":
+            return partial(self._decorated, given, Compositions(s, self.known))
+        if s.seeding == "mutate":
+            return partial(self._mutated, given)
+        return partial(self._repaired, given)
 
     def start(self, index: int) -> Start:
         """Start ``index``; it depends on nothing that was drawn for the others.
@@ -128,25 +137,21 @@ class _Search:
         s = self.settings
         rng = np.random.default_rng(np.random.SeedSequence([s.seed, index]))
         try:
-            if self.substitutions is not None:
-                start = self._substituted(rng, index)
-            elif self.given is not None:
-                start = self._seeded(rng, row_of(index, self.given))
-            else:
-                assert self.compositions is not None
-                species = self.compositions.draw(rng)
-                if not s.periodic:
-                    start = self._molecule(rng, species)
-                elif s.symmetry and rng.random() < s.symmetry:
-                    start = self._symmetric(rng, species)
-                else:
-                    start = self._crystal(rng, species)
+            start = self._make(rng, index)
         except SearchError as error:
             raise SearchError(f"start {index}: {error}") from error
         if not s.rattle:
             return start
         away = s.rattle * rng.normal(size=start.positions.shape)
         return replace(start, positions=start.positions + away)
+
+    def _random(self, compositions: Compositions, rng: np.random.Generator, _index: int) -> Start:
+        species = compositions.draw(rng)
+        if not self.settings.periodic:
+            return self._molecule(rng, species)
+        if self.settings.symmetry and rng.random() < self.settings.symmetry:
+            return self._symmetric(rng, species)
+        return self._crystal(rng, species)
 
     def _volume(self, rng: np.random.Generator, species: Array) -> float:
         """Of a crystal, in cubic angstrom."""
@@ -229,42 +234,49 @@ class _Search:
             f"{self.settings.min_distance:g} A between them; lower 'min_distance' or enlarge 'box'"
         )
 
-    def _seeded(self, rng: np.random.Generator, row: int) -> Start:
-        assert self.given is not None
-        s = self.settings
-        species, positions, cell = structure_of(self.given, row)
-        if s.seeding == "mutate":
-            periodic = bool(self.given.pbc[row].any())
-            species, positions, cell = mutate(rng, species, positions, cell, s, periodic=periodic)
-        elif s.seeding == "decorate":
-            assert self.compositions is not None
-            species = decorate(rng, species, self.compositions)
-            if s.periodic:
-                wanted = self._volume(rng, species)
-                factor = np.cbrt(wanted / abs(np.linalg.det(cell)))
-                positions, cell = positions * factor, cell * factor
+    def _repaired(self, given: Frames, _rng: np.random.Generator, index: int) -> Start:
+        """A given structure as it is; the relaxation repairs it."""
+        row = row_of(index, given)
+        return Start(*structure_of(given, row), row=row)
+
+    def _mutated(self, given: Frames, rng: np.random.Generator, index: int) -> Start:
+        row = row_of(index, given)
+        periodic = bool(given.pbc[row].any())
+        made = mutate(rng, *structure_of(given, row), self.settings, periodic=periodic)
+        return Start(*made, row=row)
+
+    def _decorated(
+        self, given: Frames, compositions: Compositions, rng: np.random.Generator, index: int
+    ) -> Start:
+        row = row_of(index, given)
+        old, positions, cell = structure_of(given, row)
+        species = decorate(rng, old, compositions)
+        if self.settings.periodic:
+            wanted = self._volume(rng, species)
+            factor = np.cbrt(wanted / abs(np.linalg.det(cell)))
+            positions, cell = positions * factor, cell * factor
         return Start(species, positions, cell, row=row)
 
-    def _substituted(self, rng: np.random.Generator, index: int) -> Start:
+    def _substituted(
+        self, given: Frames, substitutions: Substitutions, rng: np.random.Generator, index: int
+    ) -> Start:
         """Formulas take turns, each with the next of the given structures that serve it.
 
         Raises:
             SearchError: none is left.
         """
-        assert self.substitutions is not None
-        assert self.given is not None
         s = self.settings
         turn, number = divmod(index, len(s.formulas))
         formula = s.formulas[number]
-        ranked = self.substitutions.ranked(formula)
+        ranked = substitutions.ranked(formula)
         if turn >= len(ranked):
             raise SearchError(
                 f"only {len(ranked)} of the given structures have the numbers of atoms of "
                 f"{formula}; lower 'n_structures', or give more"
             )
         row, distance = ranked[turn]
-        old, positions, cell = structure_of(self.given, row)
-        species = self.substitutions.species(formula, row)
+        old, positions, cell = structure_of(given, row)
+        species = substitutions.species(formula, row)
         volume = abs(np.linalg.det(cell))
         if s.volume_per_atom:
             wanted = len(species) * _uniform(rng, s.volume_per_atom)
