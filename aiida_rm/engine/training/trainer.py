@@ -35,7 +35,6 @@ from aiida_rm.engine.training.data import (
     Rows,
     Targets,
     TrainingData,
-    check_labels,
     evenly,
     gauge,
     pack,
@@ -51,6 +50,7 @@ from aiida_rm.engine.training.model import first_model
 from aiida_rm.engine.training.progress import Metrics, Pace, Progress
 from aiida_rm.engine.training.ranking import counts_of, energy_percentiles, environments_of
 from aiida_rm.engine.training.state import load_state, save_state
+from aiida_rm.engine.training.targets import check_labels
 
 #: Metrics that are means over the batches of an epoch.
 _MEANS = ("loss", "gradient_norm", "clipped", "learning_rate")
@@ -152,7 +152,7 @@ class Trainer:
         self._say = say
         file = checkpoint if self.team.leads else None
         if s.compile and p.epoch < s.epochs:
-            self._compile(say)
+            self._compile()
         saved, reason = time.monotonic(), "completed"
         pace = Pace(say, s.epochs, len(self.train_rows))
         loader = Loader(
@@ -176,7 +176,7 @@ class Trainer:
                             self.save(file)
                         return TrainOutcome(self.finished_potential(), stop, p)
                     if file and time.monotonic() - saved > s.checkpoint_seconds:
-                        self._checkpoint(file, say)
+                        self._checkpoint(file)
                         saved = time.monotonic()
                     pace.count(p.epoch, place, len(rows))
                 on_epoch(self._end_epoch(time.monotonic() - began, waited, trained))
@@ -205,6 +205,10 @@ class Trainer:
     ) -> str | None:
         """One step on a batch.
 
+        Where the loss or its gradient is no number, the same batch is tried again after a rescue,
+        with the same parts: these are data, which no weights change. There are ``rescues`` of
+        them at most; the next one raises.
+
         Args:
             rows: the batch of all processes.
             done: from 0 to 1, where the training stands.
@@ -213,6 +217,10 @@ class Trainer:
 
         Returns:
             A reason for all of them.
+
+        Raises:
+            DivergenceError: the rescues are used up.
+            EngineError: another process failed.
         """
         s, p = self.settings, self.progress
         rate = learning_rate(s, p.step, done) * 0.5**p.rescues
@@ -272,9 +280,9 @@ class Trainer:
             factors.append(s.energy_weight / len(rows))
         return torch.tensor(factors, dtype=self.dtype, device=self.device)
 
-    def _compile(self, say: Callable[[str], None]) -> None:
+    def _compile(self) -> None:
         """Compile the gradient; all processes, or none."""
-        compiled = CompiledGradient(self.model, self.weights, say)
+        compiled = CompiledGradient(self.model, self.weights, self._say)
         batches = self._batches(0)
         # The same for every process and after every start.
         chosen = [batches[0], batches[-1]][: len(batches)]
@@ -357,12 +365,12 @@ class Trainer:
         previous = path.with_name(PREVIOUS_STATE)
         save_state(path, self.digest, self._models(), self.optimizer, self.progress, previous)
 
-    def _checkpoint(self, path: Path, say: Callable[[str], None]) -> None:
+    def _checkpoint(self, path: Path) -> None:
         """Save; a full disk is no reason to stop, there may be room at the end."""
         try:
             self.save(path)
         except DiskError as error:
-            say(f"training goes on without a checkpoint: {error}")
+            self._say(f"training goes on without a checkpoint: {error}")
 
     def restore(self, path: Path) -> None:
         """Continue where a saved training stood.

@@ -78,7 +78,8 @@ def test_an_even_batch_is_the_same_batch(
     knobs = {"architecture": architecture, "l_max": 3, "energy_weight": energy_weight}
     trainer = Trainer(make(), replace(SETTINGS, **knobs))
     plain = trainer._add_gradient
-    trainer._compile(said.append)
+    trainer._say = said.append
+    trainer._compile()
     even = trainer._add_gradient
     assert isinstance(even, CompiledGradient)
     assert even.works, said
