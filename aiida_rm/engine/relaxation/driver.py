@@ -242,7 +242,7 @@ class _Relaxation:
         over, lost = ended, ended & field.broken
         hopping = ended & (self.schedule.kind[batch.stage] == HOP)
         if "hop" in self.schedule.kinds and bool(hopping.any()):
-            finished = hop.judge(batch, hopping, field, self.schedule)
+            finished = hop.end_cycle(batch, hopping, field, self.schedule)
             # What a cycle breaks is taken back, as long as there are others.
             lost = (lost & ~hopping) | (finished & batch.best_value.isinf())
             again = hopping & ~finished

@@ -34,7 +34,7 @@ def begin(batch: Batch, on: Tensor) -> None:
     batch.best_value = torch.where(on, torch.inf, batch.best_value)
 
 
-def judge(batch: Batch, ended: Tensor, field: Field, schedule: Schedule) -> Tensor:
+def end_cycle(batch: Batch, ended: Tensor, field: Field, schedule: Schedule) -> Tensor:
     """Accept or take back what the structures in ``ended`` (S,) have come to, and move them again.
 
     Args:
@@ -47,41 +47,53 @@ def judge(batch: Batch, ended: Tensor, field: Field, schedule: Schedule) -> Tens
         (S,) which of them have no cycle left, or no move that they could make; these are as low
         as they ever were in this stage. Where no descent went well, ``best_value`` is infinite.
     """
-    field = _connected(batch, ended, field, schedule)
+    # In this order: the random numbers of accepting are those of the cycle that ended, those of
+    # the move are of the next one, and the pieces to join are of what is kept by then.
+    _accept(batch, ended, _connected(batch, ended, field, schedule), schedule)
+    batch.cycle = batch.cycle + ended
+    labels = _labels(batch, ended, schedule)
+    move = _choose(batch, schedule, in_pieces(batch, ended, labels))
+    over = ended & ((batch.cycle > schedule.cycles[batch.stage]) | (move < 0))
+    again = ended & ~over
+    _put(batch, over, batch.best_positions, batch.best_cells)
+    _put(batch, again, batch.kept_positions, batch.kept_cells)
+    _move(batch, again, move, labels, schedule)
+    return over
+
+
+def _accept(batch: Batch, ended: Tensor, field: Field, schedule: Schedule) -> None:
+    """Keep where the structures in ``ended`` are, by the rule of Metropolis, and the lowest."""
     temperature = schedule.temperature[batch.stage]
     state = noise.hashed(batch.key, batch.stage, batch.cycle, noise.ACCEPT)
     chance = torch.exp((batch.kept_value - field.value) / temperature.clamp(min=1e-30))
     good = ended & ~field.broken
     accepted = good & (noise.uniform(state) < chance)
     lowest = good & (field.value < batch.best_value)
-    owner = batch.owner
-
-    def atoms(which: Tensor, one: Tensor, other: Tensor) -> Tensor:
-        chosen = which.index_select(0, owner)
-        return torch.where(chosen[:, None] if one.ndim == 2 else chosen, one, other)
-
-    batch.kept_positions = atoms(accepted, batch.positions, batch.kept_positions)
-    batch.kept_atom_energy = atoms(accepted, field.atom_energy, batch.kept_atom_energy)
+    atoms = accepted.index_select(0, batch.owner)
+    batch.kept_positions = torch.where(atoms[:, None], batch.positions, batch.kept_positions)
+    batch.kept_atom_energy = torch.where(atoms, field.atom_energy, batch.kept_atom_energy)
     batch.kept_cells = torch.where(accepted[:, None, None], batch.cells, batch.kept_cells)
     batch.kept_value = torch.where(accepted, field.value, batch.kept_value)
-    batch.best_positions = atoms(lowest, batch.positions, batch.best_positions)
+    atoms = lowest.index_select(0, batch.owner)
+    batch.best_positions = torch.where(atoms[:, None], batch.positions, batch.best_positions)
     batch.best_cells = torch.where(lowest[:, None, None], batch.cells, batch.best_cells)
     batch.best_value = torch.where(lowest, field.value, batch.best_value)
-    batch.cycle = batch.cycle + ended
-    labels = _labels(batch, ended, schedule)
-    move = _choose(batch, schedule, in_pieces(batch, ended, labels))
-    over = ended & ((batch.cycle > schedule.cycles[batch.stage]) | (move < 0))
-    again = ended & ~over
-    batch.positions = atoms(over, batch.best_positions, batch.positions)
-    batch.positions = atoms(again, batch.kept_positions, batch.positions)
-    batch.cells = torch.where(over[:, None, None], batch.best_cells, batch.cells)
-    batch.cells = torch.where(again[:, None, None], batch.kept_cells, batch.cells)
+
+
+def _put(batch: Batch, which: Tensor, positions: Tensor, cells: Tensor) -> None:
+    """Put the structures in ``which`` (S,) to these positions (A, 3) and cells (S, 3, 3)."""
+    atoms = which.index_select(0, batch.owner)
+    batch.positions = torch.where(atoms[:, None], positions, batch.positions)
+    batch.cells = torch.where(which[:, None, None], cells, batch.cells)
+
+
+def _move(batch: Batch, again: Tensor, move: Tensor, labels: Tensor, schedule: Schedule) -> None:
+    """Make the moves (S,) of the structures in ``again``; ``labels`` (A,) are of the pieces."""
     moves.jitter(batch, again & (move == MOVES.index("jitter")), schedule)
     moves.swap(batch, again & (move == MOVES.index("swap")))
     moves.relocate(batch, again & (move == MOVES.index("relocate")))
     moves.join(batch, again & (move == MOVES.index("join")), labels)
     moves.strain(batch, again & (move == MOVES.index("strain")), schedule)
-    return over
 
 
 def _connected(batch: Batch, ended: Tensor, field: Field, schedule: Schedule) -> Field:
@@ -100,7 +112,10 @@ def _labels(batch: Batch, ended: Tensor, schedule: Schedule) -> Tensor:
 
 
 def _choose(batch: Batch, schedule: Schedule, torn: Tensor) -> Tensor:
-    """(S,) which of MOVES each structure makes next, as often as its stage names it; -1: none."""
+    """(S,) which of MOVES each structure makes next, as often as its stage names it; -1: none.
+
+    ``torn`` (S,) are molecules in pieces, which alone can be joined.
+    """
     weights = schedule.moves[batch.stage]
     always = torch.ones_like(batch.done)
     able = torch.stack([always, moves.mixed(batch), batch.counts > 1, torn, batch.pbc.all(1)], 1)

@@ -191,14 +191,14 @@ def test_swaps_sort_the_atoms() -> None:
 def test_swaps_at_a_temperature_follow_boltzmann(monkeypatch: pytest.MonkeyPatch) -> None:
     """One light atom among three places with E~ = 0, 5 and 10 (less what is common)."""
     temperature, seen = 4.0, []
-    judge = hop.judge
+    end_cycle = hop.end_cycle
 
     def watched(batch: Any, *rest: Any) -> torch.Tensor:
-        over = judge(batch, *rest)
+        over = end_cycle(batch, *rest)
         seen.append(batch.kept_value.clone())
         return over
 
-    monkeypatch.setattr(hop, "judge", watched)
+    monkeypatch.setattr(hop, "end_cycle", watched)
     swap = Stage(
         kind="hop", moves=("swap",), cell="fixed", max_steps=0, cycles=40, temperature=temperature
     )

@@ -79,14 +79,14 @@ def test_one_piece_and_crystals_are_left_alone(monkeypatch: pytest.MonkeyPatch) 
 def test_what_hangs_together(monkeypatch: pytest.MonkeyPatch) -> None:
     """A long chain whose atoms are out of order is one piece; a gap makes two."""
     seen = []
-    judge = hop.judge
+    end_cycle = hop.end_cycle
 
     def watched(batch, ended, field, schedule):
         labels = find_pieces(batch, torch.ones_like(ended))
         seen.append((labels, in_pieces(batch, torch.ones_like(ended), labels)))
-        return judge(batch, ended, field, schedule)
+        return end_cycle(batch, ended, field, schedule)
 
-    monkeypatch.setattr(hop, "judge", watched)
+    monkeypatch.setattr(hop, "end_cycle", watched)
     order = np.random.default_rng(0).permutation(40)
     chain = np.zeros((40, 3))
     chain[order, 0] = 1.5 * np.arange(40)
