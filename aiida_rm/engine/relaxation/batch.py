@@ -25,60 +25,58 @@ _PER_EDGE = ("edge_index", "shifts")
 
 @dataclass
 class Batch:
-    """S structures under way with A atoms and E listed edges.
+    """S structures under way with A atoms and E listed edges, and L-BFGS' memory of M steps.
 
-    Per atom: ``numbers`` and what ends in ``positions``, ``velocities``, ``atom_energy``, ``moves``
-    or ``changes``. Per edge: ``edge_index``, ``shifts``. Per structure: the rest.
+    Lengths are in angstrom, energies in angstrom^2.
     """
 
-    numbers: Tensor
-    positions: Tensor
-    velocities: Tensor
-    counts: Tensor
-    cells: Tensor
-    pbc: Tensor
-    cell_velocities: Tensor
+    numbers: Tensor  # (A,)
+    positions: Tensor  # (A, 3)
+    velocities: Tensor  # (A, 3)
+    counts: Tensor  # (S,) atoms
+    cells: Tensor  # (S, 3, 3)
+    pbc: Tensor  # (S, 3)
+    cell_velocities: Tensor  # (S, 3, 3)
     # Who it is: row of the starts, and what its random numbers depend on.
-    row: Tensor
-    key: Tensor
+    row: Tensor  # (S,)
+    key: Tensor  # (S,)
     # Where it is in the schedule.
-    stage: Tensor
-    steps: Tensor
-    stage_steps: Tensor
-    cycle: Tensor
+    stage: Tensor  # (S,)
+    steps: Tensor  # (S,) of all stages
+    stage_steps: Tensor  # (S,) of this stage, or of this cycle of hop
+    cycle: Tensor  # (S,)
     # Of FIRE; ``started``: what is remembered (velocities, past moves) belongs to this descent.
-    dt: Tensor
-    alpha: Tensor
-    downhill: Tensor
-    started: Tensor
-    # Of L-BFGS, the last M steps: (A, M, 3) moves and changes of the slope (the last: the slope
-    # itself, from where it was moved last), (S, 3, M, 3) the same of the cell, (S, M) one over
-    # the curvature along each.
-    past_moves: Tensor
-    past_changes: Tensor
-    past_strains: Tensor
-    past_pulls: Tensor
-    weights: Tensor
+    dt: Tensor  # (S,)
+    alpha: Tensor  # (S,)
+    downhill: Tensor  # (S,)
+    started: Tensor  # (S,)
+    # Of L-BFGS, the last M steps: moves and changes of the slope (the last: the slope itself, from
+    # where it was moved last), the same of the cell, and one over the curvature along each.
+    past_moves: Tensor  # (A, M, 3)
+    past_changes: Tensor  # (A, M, 3)
+    past_strains: Tensor  # (S, 3, M, 3)
+    past_pulls: Tensor  # (S, 3, M, 3)
+    weights: Tensor  # (S, M)
     # The verdict.
-    done: Tensor
-    status: Tensor
-    energy: Tensor
-    penalty: Tensor
-    fmax: Tensor
+    done: Tensor  # (S,)
+    status: Tensor  # (S,)
+    energy: Tensor  # (S,)
+    penalty: Tensor  # (S,)
+    fmax: Tensor  # (S,) as in :func:`driver.relax`
     # Of hop: the last structure that was accepted, and the lowest.
-    kept_positions: Tensor
-    kept_atom_energy: Tensor
-    kept_cells: Tensor
-    kept_value: Tensor
-    best_positions: Tensor
-    best_cells: Tensor
-    best_value: Tensor
+    kept_positions: Tensor  # (A, 3)
+    kept_atom_energy: Tensor  # (A,)
+    kept_cells: Tensor  # (S, 3, 3)
+    kept_value: Tensor  # (S,)
+    best_positions: Tensor  # (A, 3)
+    best_cells: Tensor  # (S, 3, 3)
+    best_value: Tensor  # (S,)
     # Neighbour lists, and where the atoms were when they were made.
-    edge_index: Tensor
-    shifts: Tensor
-    listed_positions: Tensor
-    listed_cells: Tensor
-    stale: Tensor
+    edge_index: Tensor  # (2, E)
+    shifts: Tensor  # (E, 3)
+    listed_positions: Tensor  # (A, 3)
+    listed_cells: Tensor  # (S, 3, 3)
+    stale: Tensor  # (S,)
     #: (A,) the structure of each atom.
     owner: Tensor = field(init=False)
 

@@ -14,22 +14,22 @@ from aiida_rm.engine.relaxation.batch import Batch
 from aiida_rm.engine.relaxation.penalty import PenaltyFunction
 from aiida_rm.engine.relaxation.schedule import Schedule
 
-#: Forces beyond this mean that the structure exploded.
+#: Forces (angstrom) or a pull (angstrom^2) beyond this mean that the structure exploded.
 _EXPLODED_FORCE = 1e6
 
 
 @dataclass(frozen=True)
 class Field:
-    """For S structures and A atoms.
+    """For S structures and A atoms; energies are in angstrom^2, as E~ is.
 
     Attributes:
         energy: (S,) E~ alone.
         atom_energy: (A,) the atoms' shares of it.
         penalty: (S,) the user's own, with its weight.
         value: (S,) what is lowered: E~ + pV + penalty.
-        forces: (A, 3) minus its slope along the atoms' positions.
-        pull: (S, 3, 3) minus its slope along N x strain, where the cell may move.
-        largest: (S,) the largest force of an atom, or row of ``pull``.
+        forces: (A, 3) minus its slope along the atoms' positions, in angstrom.
+        pull: (S, 3, 3) minus its slope along N x strain, where the cell may move, in angstrom^2.
+        largest: (S,) the largest force of an atom, or row of ``pull``, by its number.
         broken: (S,) something is not finite, or far too large.
     """
 
@@ -52,7 +52,7 @@ def evaluate(
 ) -> Field:
     """The field at the structures as they are, each in its stage; the edges must be listed.
 
-    Those whose E~ per atom is below ``floor`` count as broken.
+    Those whose E~ per atom is below ``floor`` (angstrom^2) count as broken.
     """
     graph = batch.graph().within(potential.cutoff)
     found = potential(graph)
