@@ -22,7 +22,7 @@ WAITING_SHARE = 0.05
 
 
 def enough(hopping: Tensor, running: Tensor) -> bool:
-    """Whether so many are at the end of a descent (S,) that the committee is asked."""
+    """Whether ``WAITING_SHARE`` of those under way (S,) are at the end of a descent (S,)."""
     return bool(hopping.any() & (hopping.sum() >= WAITING_SHARE * running.sum()))
 
 
@@ -36,7 +36,7 @@ def latent_part(apart: Tensor, weight: Tensor) -> Tensor:
     return (weight * mean).clamp(max=0.5 * TORN)
 
 
-def judged(
+def replace_value(
     batch: Batch,
     which: Tensor,
     field: Field,
@@ -44,7 +44,7 @@ def judged(
     latent_weight: Tensor,
     floor: float,
 ) -> Field:
-    """The field with what some structures are judged by as their value.
+    """The field with another value of some structures, by which they are judged.
 
     That is the mean E~ of all potentials and, where there is a weight, their mean latent distance.
 

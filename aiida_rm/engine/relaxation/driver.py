@@ -12,12 +12,12 @@ from torch import Tensor
 from aiida_rm.engine.frames import Frames
 from aiida_rm.engine.parts import Parts
 from aiida_rm.engine.potential import Potential
-from aiida_rm.engine.relaxation import cell, committee, fire, hop, langevin, lbfgs, lists, moves
+from aiida_rm.engine.relaxation import cell, committee, fire, hop, langevin, lbfgs, moves
 from aiida_rm.engine.relaxation.batch import Batch
 from aiida_rm.engine.relaxation.field import Field, evaluate
-from aiida_rm.engine.relaxation.memory import Room, exhausted
+from aiida_rm.engine.relaxation.memory import Room
 from aiida_rm.engine.relaxation.penalty import PenaltyFunction
-from aiida_rm.engine.relaxation.queue import Queue
+from aiida_rm.engine.relaxation.queue import Queue, TooLargeError
 from aiida_rm.engine.relaxation.results import (
     CONVERGED,
     EXPLODED,
@@ -82,8 +82,8 @@ def relax(
             processor, on a GPU as many as fit.
         batch_edges: pairs of neighbours together, at most (one structure at least); 0: no limit.
         skin: extra radius of neighbour lists, in angstrom.
-        penalty: added to E~ (relaxation/penalty.py).
-        floor: E~ per atom of a structure that falls lower is not believed: it exploded.
+        penalty: added to E~, in angstrom^2 (relaxation/penalty.py).
+        floor: a structure whose E~ per atom (angstrom^2) is lower is not believed: it exploded.
         members: of a committee, on the same device and in the same dtype: what a cycle of hop has
             come to is judged by the mean E~ of the potential and them, and by their mean latent
             distance where a stage weighs it.
@@ -93,10 +93,19 @@ def relax(
 
     Returns:
         The structures that finished, without those that ``parts`` got on the way, in the order
-        they came in, with the labels ``energy`` (E~ alone), ``energy_per_atom``, ``fmax``,
-        ``steps`` (of all stages) and ``status`` (0 converged, 1 out of steps, 2 exploded, 3 too
-        large for the memory: the last two come back as they started), and ``penalty`` if there is
-        one.
+        they came in, with the labels
+
+        - ``energy``: E~ alone, in angstrom^2; ``energy_per_atom``: the same over the atoms;
+        - ``penalty``, if there is one, in angstrom^2;
+        - ``fmax``: the largest force of an atom, in angstrom, or row of the slope along N x strain
+          of the cell, in angstrom^2, whichever number is larger;
+        - ``steps``: of all stages;
+        - ``status``: 0 converged, 1 out of steps, 2 exploded, 3 too large for the memory. The last
+          two come back as they started, where their energy, penalty and fmax are not known (NaN).
+
+    Raises:
+        SettingsError: the penalty fails, or does not return one energy for each structure.
+        RuntimeError: torch fails for another reason than a lack of memory.
     """
     room = Room(batch_atoms, potential.element_energy.device)
     whole = _Relaxation(frames, potential, stages, room, batch_edges, skin, penalty, floor, members)
@@ -143,7 +152,8 @@ class _Relaxation:
             stop = should_stop()
             finished = int(batch.done.sum())
             many = finished == len(batch) or finished > _LEAVE_SHARE * len(batch)
-            # Else what a GPU has measured would serve only when the first ones have finished.
+            # Refill early while the limit of a GPU still grows: the larger one would otherwise be
+            # used only after the first structures leave.
             grown = self.room.measuring and self.queue.can_double(batch)
             if stop or many or grown:
                 self.results.note(batch)
@@ -181,36 +191,31 @@ class _Relaxation:
         Returns the batch, or what is left of it where not all fit into the memory.
         """
         try:
-            hopeless = lists.refresh(batch, self.reach, self.skin)
-            if self.queue.batch_edges and not bool(self.queue.fitting(batch).all()):
-                return self.queue.split(batch)
-            field = evaluate(batch, self.potential, self.schedule, self.penalty, self.floor)
-            field = replace(field, broken=field.broken | hopeless)
-            ended = self._ended(batch, field)
-            field, judged = self._ask(batch, field, ended)
-        except (RuntimeError, MemoryError) as error:
-            if not exhausted(error):
-                raise
-        else:
-            self.force_calls += 1
-            self.room.measure(len(batch.numbers))
-            moving = ~batch.done & ~ended
-            self._judge(batch, field, judged)
-            self._move(batch, field, moving)
+            batch, found = self.queue.attempt(batch, self.reach, self.skin, self._evaluate)
+        except TooLargeError:
+            batch.status = torch.full_like(batch.status, NO_MEMORY)
+            batch.done = torch.ones_like(batch.done)
             return batch
-        return self._shrink(batch)
-
-    def _shrink(self, batch: Batch) -> Batch:
-        """The memory did not suffice: half of the batch waits, or the only structure leaves."""
-        if len(batch) > 1:
-            self.room.halve(len(batch.numbers))
-            return self.queue.split(batch)
-        batch.status = torch.full_like(batch.status, NO_MEMORY)
-        batch.done = torch.ones_like(batch.done)
+        if found is None:
+            return batch
+        field, ended, ready = found
+        self.force_calls += 1
+        self.room.measure(len(batch.numbers))
+        moving = ~batch.done & ~ended
+        self._conclude(batch, field, ready)
+        self._move(batch, field, moving)
         return batch
 
+    def _evaluate(self, batch: Batch, hopeless: Tensor) -> tuple[Field, Tensor, Tensor]:
+        """The field; (S,) which have come to an end; and (S,) which of these may be judged now."""
+        field = evaluate(batch, self.potential, self.schedule, self.penalty, self.floor)
+        field = replace(field, broken=field.broken | hopeless)
+        ended = self._ended(batch, field)
+        field, ready = self._ask_committee(batch, field, ended)
+        return field, ended, ready
+
     def _ended(self, batch: Batch, field: Field) -> Tensor:
-        """(S,) who has come to the end of a descent, a stage, or the way."""
+        """(S,) which have come to the end of a descent, a stage, or the way."""
         spent = batch.stage_steps >= self.schedule.max_steps[batch.stage]
         return ~batch.done & (self._relaxed(batch, field) | spent | field.broken)
 
@@ -218,10 +223,11 @@ class _Relaxation:
         heated = self.schedule.kind[batch.stage] == LANGEVIN
         return (field.largest < self.schedule.fmax[batch.stage]) & ~heated
 
-    def _ask(self, batch: Batch, field: Field, ended: Tensor) -> tuple[Field, Tensor]:
-        """The field with what descents of hop are judged by, and who of ``ended`` goes on.
+    def _ask_committee(self, batch: Batch, field: Field, ended: Tensor) -> tuple[Field, Tensor]:
+        """The field with what descents of hop are judged by, and which of ``ended`` may be now.
 
-        The others wait where they are until there are enough to ask for it.
+        Those at the end of such a descent wait until they are ``committee.WAITING_SHARE`` of what
+        is under way.
         """
         potentials, schedule = (self.potential, *self.members), self.schedule
         if "hop" not in schedule.kinds or not (self.members or schedule.latent):
@@ -230,17 +236,27 @@ class _Relaxation:
         if not committee.enough(hopping, ~batch.done):
             return field, ended & ~hopping
         weight = schedule.latent_weight[batch.stage]
-        return committee.judged(batch, hopping, field, potentials, weight, self.floor), ended
+        field = committee.replace_value(batch, hopping, field, potentials, weight, self.floor)
+        return field, ended
 
-    def _judge(self, batch: Batch, field: Field, ended: Tensor) -> None:
-        """Those in ``ended`` begin another cycle or the next stage, or get their verdict."""
+    def _conclude(self, batch: Batch, field: Field, ended: Tensor) -> None:
+        """Those in ``ended`` begin another cycle or the next stage, or get their verdict.
+
+        Its masks (S,):
+
+        - ``hopping``: those in ``ended`` that are at the end of a descent of hop. Each of them is
+          either in ``again``, for another cycle, or in ``finished``.
+        - ``over``: those in ``ended`` but not in ``again``; their stage ends.
+        - ``lost``: those in ``over`` that exploded. They are done; the others in ``over`` go to
+          the next stage, or are done after the last.
+        """
         running = ~batch.done
         batch.energy = torch.where(running, field.energy, batch.energy)
         batch.penalty = torch.where(running, field.penalty, batch.penalty)
         batch.fmax = torch.where(running, field.largest, batch.fmax)
         relaxed = self._relaxed(batch, field)
-        over, lost = ended, ended & field.broken
         hopping = ended & (self.schedule.kind[batch.stage] == HOP)
+        over, lost = ended, ended & field.broken
         if "hop" in self.schedule.kinds and bool(hopping.any()):
             finished = hop.end_cycle(batch, hopping, field, self.schedule)
             # What a cycle breaks is taken back, as long as there are others.

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import torch
 from torch import Tensor
 
 from aiida_rm.engine.frames import Frames
+from aiida_rm.engine.relaxation import lists
 from aiida_rm.engine.relaxation.batch import Batch
 from aiida_rm.engine.relaxation.entry import enter
-from aiida_rm.engine.relaxation.memory import Room
+from aiida_rm.engine.relaxation.memory import Room, exhausted
+
+Answer = TypeVar("Answer")
+
+
+class TooLargeError(Exception):
+    """The memory does not suffice for the only structure of a batch."""
 
 
 class Queue:
@@ -77,7 +87,44 @@ class Queue:
         most = self.batch_edges * atoms // edges if self.batch_edges and edges else self.room.atoms
         return min(self.room.atoms, most) - atoms
 
-    def split(self, batch: Batch) -> Batch:
+    def attempt(
+        self,
+        batch: Batch,
+        cutoff: float,
+        skin: float,
+        question: Callable[[Batch, Tensor], Answer],
+    ) -> tuple[Batch, Answer | None]:
+        """Ask something about a batch, if it fits.
+
+        Args:
+            batch: gets new lists of neighbours, to ``cutoff + skin``, where it needs them.
+            cutoff: in angstrom.
+            skin: in angstrom.
+            question: takes the batch, and (S,) which structures of it can have no list.
+
+        Returns:
+            The batch and the answer; or, where it is too large, a part of it to try next, and
+            None: the rest waits.
+
+        Raises:
+            TooLargeError: the batch is a single structure and does not fit.
+        """
+        try:
+            hopeless = lists.refresh(batch, cutoff, skin)
+            if not self.batch_edges or bool(self.fitting(batch).all()):
+                return batch, question(batch, hopeless)
+        except (RuntimeError, MemoryError) as error:
+            if not exhausted(error):
+                raise
+        else:
+            return self._split(batch), None
+        # Only now, without the error, what it held of the memory is free.
+        if len(batch) == 1:
+            raise TooLargeError
+        self.room.halve(len(batch.numbers))
+        return self._split(batch), None
+
+    def _split(self, batch: Batch) -> Batch:
         """Go on with those that fit; the others wait."""
         now = self.fitting(batch)
         self.aside.append(batch.keep(~now))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from contextlib import suppress
 
 import numpy as np
 import torch
@@ -13,12 +13,9 @@ from torch import Tensor
 from aiida_rm.engine.frames import Frames
 from aiida_rm.engine.labels import COMMITTEE
 from aiida_rm.engine.potential import Potential
-from aiida_rm.engine.relaxation import lists
 from aiida_rm.engine.relaxation.batch import Batch
-from aiida_rm.engine.relaxation.memory import Room, exhausted
-from aiida_rm.engine.relaxation.queue import Queue
-
-Answer = TypeVar("Answer")
+from aiida_rm.engine.relaxation.memory import Room
+from aiida_rm.engine.relaxation.queue import Answer, Queue, TooLargeError
 
 
 def with_uncertainty(
@@ -59,7 +56,7 @@ def with_uncertainty(
     rows = np.flatnonzero(which) if which is not None else np.arange(len(frames))
     force_deviation = np.full(frames.n_atoms, np.nan)
     labels = np.full((len(COMMITTEE), len(frames)), np.nan)
-    told = _ask(
+    told = _in_batches(
         frames.select(rows),
         potentials,
         _deviations,
@@ -100,12 +97,13 @@ def latent_distances(
     """
     rows = np.flatnonzero(which) if which is not None else np.arange(len(frames))
     found = np.full((len(potentials), len(frames)), np.nan)
-    for places, apart in _ask(frames.select(rows), potentials, _apart, batch_atoms, batch_edges):
+    part = frames.select(rows)
+    for places, apart in _in_batches(part, potentials, _apart, batch_atoms, batch_edges):
         found[:, rows[places]] = apart.cpu().numpy()
     return found
 
 
-def _ask(
+def _in_batches(
     frames: Frames,
     potentials: Sequence[Potential],
     question: Callable[[Batch, Sequence[Potential], Tensor], Answer],
@@ -114,47 +112,29 @@ def _ask(
     should_stop: Callable[[], str | None] = lambda: None,
     on_batch: Callable[[int, int], None] = lambda _finished, _total: None,
 ) -> Iterator[tuple[NDArray[np.int64], Answer]]:
-    """Rows of the structures in each batch, and what the potentials answer about them."""
+    """Rows of the structures in each batch, and what the potentials answer about them.
+
+    A structure that does not fit into the memory alone has no answer.
+    """
     weight = potentials[0].element_energy
+    reach = max(potential.cutoff for potential in potentials)
     room = Room(batch_atoms, weight.device)
     queue = Queue(frames, room, batch_edges, weight.dtype, weight.device)
+
+    def ask(some: Batch, broken: Tensor) -> Answer:
+        return question(some, potentials, broken)
+
     finished = 0
     while not should_stop() and (batch := queue.fill(None)) is not None:
-        batch, answer = _fit(batch, potentials, queue, question)
-        queue.room.measure(len(batch.numbers))
+        answer = None
+        with suppress(TooLargeError):
+            while answer is None:
+                batch, answer = queue.attempt(batch, reach, skin=0.0, question=ask)
+        room.measure(len(batch.numbers))
         if answer is not None:
             yield batch.row.cpu().numpy(), answer
         finished += len(batch)
         on_batch(finished, len(frames))
-
-
-def _fit(
-    batch: Batch,
-    potentials: Sequence[Potential],
-    queue: Queue,
-    question: Callable[[Batch, Sequence[Potential], Tensor], Answer],
-) -> tuple[Batch, Answer | None]:
-    """The part of a batch that fits into the memory, and the answer; the rest waits.
-
-    Without an answer, the only structure of the batch is too large.
-    """
-    reach = max(potential.cutoff for potential in potentials)
-    while True:
-        try:
-            broken = lists.refresh(batch, reach, skin=0.0)
-            if not queue.batch_edges or bool(queue.fitting(batch).all()):
-                return batch, question(batch, potentials, broken)
-        except (RuntimeError, MemoryError) as error:
-            if not exhausted(error):
-                raise
-            if len(batch) == 1:
-                return batch, None
-        else:
-            batch = queue.split(batch)
-            continue
-        # Only now, without the error, what it held of the memory is free.
-        queue.room.halve(len(batch.numbers))
-        batch = queue.split(batch)
 
 
 def _apart(batch: Batch, potentials: Sequence[Potential], broken: Tensor) -> Tensor:
