@@ -35,6 +35,7 @@ from aiida_rm.engine.training.data import (
     Rows,
     Targets,
     TrainingData,
+    check_labels,
     evenly,
     gauge,
     pack,
@@ -50,7 +51,6 @@ from aiida_rm.engine.training.model import first_model
 from aiida_rm.engine.training.progress import Metrics, Pace, Progress
 from aiida_rm.engine.training.ranking import counts_of, energy_percentiles, environments_of
 from aiida_rm.engine.training.state import load_state, save_state
-from aiida_rm.engine.training.targets import check_labels
 
 #: Metrics that are means over the batches of an epoch.
 _MEANS = ("loss", "gradient_norm", "clipped", "learning_rate")
