@@ -132,7 +132,7 @@ def test_impossible_starts_are_named(chain: Any, end: Any, diamond_frames: Frame
     end("job_001", 0, generated(diamond_frames, first=2), {"summary": summary})
     code = chain.gather()
     assert code.status == 701
-    assert "1 of 4 structures are missing (no sensible start was found (random" in code.message
+    assert "1 of 4 structures are missing (no sensible start was found (start 3" in code.message
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 410, 120, 140, 306])
