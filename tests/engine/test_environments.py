@@ -22,7 +22,7 @@ from aiida_rm.engine.relaxation import latent_distances
 from aiida_rm.engine.response import perturb
 from aiida_rm.engine.search import Knowledge
 from aiida_rm.engine.settings import PerturbSettings, TrainSettings
-from aiida_rm.engine.training.ranking import _evenly, environments_of
+from aiida_rm.engine.training.ranking import _equal_shares, environments_of
 from aiida_rm.engine.training.trainer import Trainer
 
 TRAIN = TrainSettings(epochs=1, cutoff=3.0, channels=2, hidden=(4,), environments=50)
@@ -83,11 +83,11 @@ def test_as_many_of_each_element_as_there_are() -> None:
     numbers = np.array([6] * 50 + [1] * 3 + [8] * 30 + [9] * 2)
     aside = np.zeros(85, bool)
     aside[:10] = aside[83:] = True
-    chosen = _evenly(numbers, aside, 30)
+    chosen = _equal_shares(numbers, aside, 30)
     assert np.bincount(numbers[chosen])[[1, 6, 8, 9]].tolist() == [3, 13, 12, 2]
     # Fluorine is nowhere else.
     assert set(np.flatnonzero(aside)) & set(chosen) == {83, 84}
-    assert len(_evenly(numbers, aside, 1000)) == 85 - 10
+    assert len(_equal_shares(numbers, aside, 1000)) == 85 - 10
 
 
 def test_a_training_remembers_its_stable_structures(stable: Frames, potential: Potential) -> None:
