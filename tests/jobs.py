@@ -15,6 +15,7 @@ from aiida.plugins.entry_point import format_entry_point_string
 from aiida_rm.engine import files
 from aiida_rm.engine.frames import Frames, concatenate
 from aiida_rm.engine.labels import SCORED
+from aiida_rm.engine.settings import PerturbSettings
 
 
 def perturbed(frames: Frames, copies: int = 3) -> Frames:
@@ -29,6 +30,8 @@ def perturbed(frames: Frames, copies: int = 3) -> Frames:
             "level": np.ones(size),
             "strain": np.zeros(size),
             "reference_volume": many.volumes,
+            "core_scale": np.full(size, PerturbSettings().core_scale),
+            "core_strength": np.full(size, PerturbSettings().core_strength),
         },
         atom={"force": np.zeros((many.n_atoms, 3))},
     )

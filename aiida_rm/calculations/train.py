@@ -14,8 +14,10 @@ from aiida_rm.data.frames import FramesData
 from aiida_rm.data.potential import PotentialData
 from aiida_rm.data.training_state import TrainingStateData
 from aiida_rm.engine import files
+from aiida_rm.engine.errors import EngineError
 from aiida_rm.engine.settings import TrainSettings, to_plain
 from aiida_rm.engine.training.digest import OTHER_TRAINING, training_digest
+from aiida_rm.engine.training.targets import check_labels, check_learnable
 
 #: Knobs that must be those of a potential to begin with.
 _SHAPE = ("architecture", "cutoff", "channels", "radial", "l_max", "hidden", "features", "layers")
@@ -93,8 +95,17 @@ class TrainCalculation(EngineCalculation):
             else missing_targets(frames, energy=settings.energy_weight > 0)
         )
         potential, state = inputs.get("potential"), inputs.get("state")
+        core = (settings.recipe.core_scale, settings.recipe.core_strength)
+        if message is None:
+            try:
+                molecules = frames.pbc_kind == "molecule"
+                check_learnable(settings, len(frames.elements), molecules=molecules)
+                if not fresh:
+                    core = check_labels(frames.get_frames(), energy=settings.energy_weight > 0)
+            except EngineError as error:
+                message = f"`frames`: {error}"
         if message is None and potential is not None:
-            message = cannot_begin_with(potential, settings)
+            message = cannot_begin_with(potential, settings, core)
         if message is None and state is not None:
             digest = training_digest(frames.get_frames(), settings)
             if state.digest != digest:
@@ -138,8 +149,16 @@ class TrainCalculation(EngineCalculation):
         return copies
 
 
-def cannot_begin_with(potential: PotentialData, settings: TrainSettings) -> str | None:
-    """Say why a training cannot start from this potential, or None."""
+def cannot_begin_with(
+    potential: PotentialData, settings: TrainSettings, core: tuple[float, float]
+) -> str | None:
+    """Say why a training cannot start from this potential, or None.
+
+    Args:
+        potential: to begin with.
+        settings: of the training.
+        core: 'core_scale' and 'core_strength' of the perturbation.
+    """
     header, wanted = potential.get_header(), to_plain(settings)
     shape = {**header.get("hyperparameters", {}), "architecture": header.get("architecture")}
     for name in _SHAPE:
@@ -147,6 +166,13 @@ def cannot_begin_with(potential: PotentialData, settings: TrainSettings) -> str 
             return (
                 f"`potential` has '{name}' of {shape[name]}, but the settings say {wanted[name]}; "
                 "make them equal, or leave `potential` out to train anew"
+            )
+    own = header.get("core") or {}
+    for name, value in zip(("scale", "strength"), core, strict=True):
+        if name in own and own[name] != value:
+            return (
+                f"`potential` has 'core_{name}' of {own[name]}, but the structures are perturbed "
+                f"with {value}; make them equal, or leave `potential` out to train anew"
             )
     return None
 
@@ -167,7 +193,7 @@ def missing_targets(frames: FramesData, *, energy: bool = False) -> str | None:
     missing = [] if "force" in frames.atom_labels else ["force"]
     if energy and "energy" not in frames.structure_labels:
         missing.append("energy")
-    if frames.pbc_kind != "molecule" and "stress" not in frames.structure_labels:
+    if "stress" not in frames.structure_labels:
         missing.append("stress")
     if not missing:
         return None

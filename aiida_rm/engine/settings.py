@@ -117,7 +117,7 @@ class TrainSettings:
     hidden: tuple[int, ...] = knob((24, 12), "local: widths of the hidden layers", low=1, high=4096)
     element_channels: int = knob(
         4,
-        "local: components of an element's embedding (one element alone needs one)",
+        "local: components of an element's embedding (one element alone takes one)",
         low=1,
         high=64,
     )
@@ -173,7 +173,7 @@ class TrainSettings:
     environments: int = knob(
         4000,
         "atoms of the stable structures that the potential remembers, to tell how far others are "
-        "from them; 0: none, as with fewer than 100 structures",
+        "from them; none with fewer than 100 structures or four atoms an element",
         low=0,
         high=1_000_000,
     )
@@ -404,6 +404,11 @@ def _check_together(settings: Any) -> None:
         raise SettingsError("'displacement_levels' is empty; give at least one level")
     if isinstance(settings, TrainSettings):
         _check_together(settings.recipe)
+        if settings.draw == "stored" and settings.recipe != PerturbSettings():
+            raise SettingsError(
+                "'recipe' is for fresh copies, but 'draw' is stored; set 'draw' to fresh, or leave "
+                "'recipe' out: the copies are those of the given set"
+            )
         if settings.force_weight == 0 and settings.stress_weight == 0:
             raise SettingsError("'force_weight' and 'stress_weight' are both 0: nothing to learn")
         if settings.patience and not settings.validation_fraction:

@@ -8,7 +8,7 @@ from typing import Any
 from aiida import orm
 
 from aiida_rm.calculations.generate import GenerateCalculation
-from aiida_rm.calculations.perturb import unusable
+from aiida_rm.calculations.perturb import PerturbCalculation, unusable
 from aiida_rm.calculations.score import NAMELESS
 from aiida_rm.calculations.train import TrainCalculation, cannot_begin_with
 from aiida_rm.data.frames import FramesData
@@ -16,10 +16,10 @@ from aiida_rm.data.potential import PotentialData
 from aiida_rm.engine.errors import EngineError, SettingsError
 from aiida_rm.engine.labels import COMMITTEE, GENERATED, LATENT
 from aiida_rm.engine.search import check_search
-from aiida_rm.engine.settings import parse_settings
+from aiida_rm.engine.settings import TrainSettings, parse_settings
 from aiida_rm.engine.training.statistics import (
-    ENOUGH_TO_REMEMBER,
     describe_training_set,
+    enough_to_remember,
     stable_structures,
 )
 from aiida_rm.workflows.committee import strange_members
@@ -93,10 +93,12 @@ def _check_stages(dataset: FramesData, inputs: Mapping[str, Any]) -> str | None:
             "itself; set 'draw' to 'stored', and raise 'samples' of 'perturb' for more copies"
         )
     cold = not isinstance(potential, PotentialData)
-    if message := None if cold else cannot_begin_with(potential, settings):
+    recipe = PerturbCalculation.settings_of(inputs["perturb"])
+    core = (recipe.core_scale, recipe.core_strength)
+    if message := None if cold else cannot_begin_with(potential, settings, core):
         return message
     for name, member in (inputs.get("committee") or {}).items():
-        if message := cannot_begin_with(member, settings):
+        if message := cannot_begin_with(member, settings, core):
             return f"`committee.{name}`: {message}"
     aware = remembers(dataset, settings.environments)
     if message := _check_generation(dataset, None if cold else potential, generate, aware=aware):
@@ -112,8 +114,8 @@ def _check_stages(dataset: FramesData, inputs: Mapping[str, Any]) -> str | None:
 
 def remembers(dataset: FramesData, environments: int | None) -> bool:
     """Whether a training (`environments`; None: the default) will remember this set."""
-    stable = stable_structures(dataset.get_frames())[0]
-    return environments != 0 and len(stable) >= ENOUGH_TO_REMEMBER
+    count = TrainSettings().environments if environments is None else environments
+    return enough_to_remember(stable_structures(dataset.get_frames())[0], count)
 
 
 def _check_generation(

@@ -222,21 +222,22 @@ def test_train_wants_targets(
 ) -> None:
     with pytest.raises(ValueError, match=r"labels force and stress; run rm\.perturb first"):
         instantiate("train", inputs("train", frames=FramesData(diamond_frames)))
-    with pytest.raises(ValueError, match=r"label force; run rm\.perturb first"):
-        instantiate("train", inputs("train", frames=FramesData(molecule_frames)))
-    force = {"force": np.zeros((molecule_frames.n_atoms, 3))}
-    with pytest.raises(ValueError, match=r"lack the label energy; run rm\.perturb first"):
-        instantiate(
-            "train",
-            inputs(
-                "train",
-                frames=FramesData(molecule_frames.with_labels(atom=force)),
-                settings={"energy_weight": 0.1},
-            ),
-        )
-    instantiate(
-        "train", inputs("train", frames=FramesData(molecule_frames.with_labels(atom=force)))
-    )
+    copies = perturbed(molecule_frames)
+    known = copies.structure
+    energy = {"energy_weight": 0.1}
+    for labels, settings, says in (
+        ({"energy": None}, energy, r"lack the label energy; run rm\.perturb first"),
+        ({"stress": None}, {}, r"lack the label stress; run rm\.perturb first"),
+        ({"core_scale": np.linspace(0, 1, len(copies))}, {}, "'core_scale' is missing or differs"),
+        ({"energy": np.full(len(copies), np.nan)}, {}, "'energy' is not a finite number"),
+        ({}, {"element_channels": 1}, "cannot tell 3 elements apart; give at least 2"),
+        ({}, {"force_weight": 0}, "are molecules, which have no stress.*nothing to learn"),
+    ):
+        left = {name: values for name, values in {**known, **labels}.items() if values is not None}
+        frames = FramesData(dataclasses.replace(copies, structure=left))
+        with pytest.raises(ValueError, match=says):
+            instantiate("train", inputs("train", frames=frames, settings=settings))
+    instantiate("train", inputs("train", frames=FramesData(copies), settings=energy))
 
 
 def test_fresh_copies_want_stable_structures(
@@ -339,6 +340,10 @@ def test_warm_start_must_have_the_shape_of_the_settings(
     instantiate("train", given)
     with pytest.raises(ValueError, match="`potential` has 'channels' of 8, but the settings say 3"):
         instantiate("train", {**given, "settings": {"channels": 3}})
+    copies = given["frames"].get_frames()
+    other = copies.with_labels(structure={"core_scale": np.full(len(copies), 0.7)})
+    with pytest.raises(ValueError, match=r"'core_scale' of 0\.5, but the struct.*with 0\.7"):
+        instantiate("train", {**given, "frames": FramesData(other)})
 
 
 def test_generate_refuses_elements_never_seen(inputs: Any, instantiate: Any) -> None:

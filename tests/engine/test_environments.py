@@ -140,7 +140,7 @@ def test_few_structures_and_none_asked_for(stable: Frames) -> None:
             found.energies_and_distances(build_graph(stable, found.cutoff))
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 1000])
+@pytest.mark.parametrize("count", [8, 9, 1000])
 def test_structures_that_are_nearly_one(count: int, tmp_path: Path) -> None:
     """Nothing that is remembered differs from the others: distances stay numbers."""
     rng = np.random.default_rng(0)
@@ -160,6 +160,12 @@ def test_structures_that_are_nearly_one(count: int, tmp_path: Path) -> None:
             far, near = (latent_distances(frames, [again])[0].mean() for frames in (odd, salt))
             assert np.isfinite(far)
             assert far > near
+
+
+def test_too_few_atoms_of_an_element_are_none(stable: Frames, potential: Potential) -> None:
+    least = 4 * len(stable.elements)
+    assert environments_of(potential, stable, least - 1, 1000) == (None, [])
+    assert environments_of(potential, stable, least, 1000)[0] is not None
 
 
 def test_a_part_that_hardly_differs_does_not_decide() -> None:

@@ -228,6 +228,7 @@ def test_a_molecule_has_no_cell_to_move(first: dict[str, object]) -> None:
         (PerturbSettings, {"displacement_levels": []}, "'displacement_levels' is empty"),
         (TrainSettings, {"force_weight": 0, "stress_weight": 0}, "nothing to learn"),
         (TrainSettings, {"patience": 3, "validation_fraction": 0}, "needs a 'validation_fraction'"),
+        (TrainSettings, {"recipe": {"samples": 9}}, "'recipe' is for fresh copies, but 'draw' is"),
         (GenerateSettings, {"formulas": ["C4", "Qq"]}, "'formulas'.*'Qq' is not a formula|'Qq' in"),
         (GenerateSettings, {"formulas": ["C2"], "formula_weights": [1, 2]}, "one number for each"),
         (GenerateSettings, {"formulas": ["C2"], "formula_weights": [0]}, "not all of them 0"),

@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from aiida_rm.engine.errors import FramesError, SettingsError
+from aiida_rm.engine.errors import FramesError
 from aiida_rm.engine.frames import Array, Frames
 from aiida_rm.engine.neighbors import Graph, build_graph
 from aiida_rm.engine.potential import Potential
-from aiida_rm.engine.settings import PerturbSettings, TrainSettings, parse_settings
+from aiida_rm.engine.settings import TrainSettings
 from aiida_rm.engine.training.graphs import Neighbours, find_neighbours, join_neighbours
 from aiida_rm.engine.training.statistics import stable_structures
 
@@ -84,7 +84,7 @@ class TrainingData:
         """Prepare; neighbours are found when they are asked for.
 
         Args:
-            frames: perturbed structures with the labels that :func:`check_labels` wants.
+            frames: perturbed structures with the labels that :func:`.targets.check_labels` wants.
             cutoff: of the neighbours, in angstrom.
             dtype: of positions and targets on the device.
             device: where batches go.
@@ -223,43 +223,6 @@ def evenly(rows: Rows, count: int) -> Rows:
     """At most ``count`` of the rows, evenly over all; side by side, they are of few parents."""
     places = np.linspace(0, len(rows) - 1, min(count, len(rows)))
     return np.asarray(rows[places.astype(np.int64)])
-
-
-def check_labels(frames: Frames, *, energy: bool = False) -> tuple[float, float]:
-    """Refuse frames without targets; give the radius and strength of their core repulsion.
-
-    Args:
-        frames: perturbed structures.
-        energy: whether E~ is among the targets.
-
-    Raises:
-        FramesError: a label is missing or of the wrong shape.
-    """
-    frames.check()
-    force, stress = frames.atom.get("force"), frames.structure.get("stress")
-    if force is None or force.shape != (frames.n_atoms, 3):
-        raise FramesError("the frames have no atom label 'force' (A, 3); run perturb on them first")
-    if stress is None or stress.shape != (len(frames), 3, 3):
-        raise FramesError("the frames have no label 'stress' (S, 3, 3); run perturb on them first")
-    if not (np.isfinite(force).all() and np.isfinite(stress).all()):
-        raise FramesError("the target forces or stresses are not all finite; run perturb again")
-    if energy and "energy" not in frames.structure:
-        raise FramesError(
-            "the frames have no label 'energy'; run perturb again, or set 'energy_weight' to 0"
-        )
-    core = []
-    for name in ("core_scale", "core_strength"):
-        values = np.unique(frames.structure.get(name, np.zeros(0)))
-        if len(values) != 1:
-            raise FramesError(
-                f"the label '{name}' is missing or differs between structures; perturb all of "
-                "them with the same core repulsion"
-            )
-        try:
-            core.append(getattr(parse_settings(PerturbSettings, {name: values[0].item()}), name))
-        except SettingsError as error:
-            raise FramesError(f"the label '{name}' cannot be used: {error}") from error
-    return core[0], core[1]
 
 
 def split(frames: Frames, settings: TrainSettings) -> tuple[Rows, Rows]:

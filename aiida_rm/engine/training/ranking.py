@@ -12,7 +12,7 @@ from aiida_rm.engine.neighbors import Graph, build_graph
 from aiida_rm.engine.potential import Potential
 from aiida_rm.engine.potential.environments import Environments
 from aiida_rm.engine.training.data import evenly, pack
-from aiida_rm.engine.training.statistics import ENOUGH_TO_REMEMBER, stable_structures
+from aiida_rm.engine.training.statistics import enough_to_remember, stable_structures
 
 #: Stable structures that are looked at, evenly taken from all.
 _MOST = 2000
@@ -56,10 +56,10 @@ def environments_of(
         the atoms; and the latent distance, the mean of its atoms, of every seventh structure, at
         0, 1, ... 100 percent. These give none of the atoms, but for elements that are nowhere
         else, which do not count. None and no values where there are fewer than 100 stable
-        structures, or ``count`` is 0.
+        structures, or ``count`` is less than four of each element.
     """
     stable = _stable(frames)
-    if stable is None or len(stable) < ENOUGH_TO_REMEMBER or not count:
+    if stable is None or not enough_to_remember(stable, count):
         return None, []
     aside = np.zeros(len(stable), bool)
     aside[::_ASIDE] = True

@@ -19,8 +19,9 @@ from aiida_rm.engine.frames import Array, Frames
 
 #: Formulas and numbers of atoms that are kept, the most frequent ones: the header stays small.
 MAX_FORMULAS, MAX_SIZES = 2000, 200
-#: Fewer stable structures than this do not tell where a training set ends.
-ENOUGH_TO_REMEMBER = 100
+#: Fewer stable structures than this do not tell where a training set ends, fewer atoms of an
+#: element not what these differ by.
+_ENOUGH_STRUCTURES, _ENOUGH_ATOMS = 100, 4
 #: Pairs are looked for up to here, in angstrom.
 _REACH = 5.0
 #: Share of the structures that may hold a pair nearer than its learnt distance.
@@ -194,3 +195,8 @@ def _table(symbols: list[str], values: Array) -> dict[str, float]:
 def _most(counts: Mapping[str, int], limit: int) -> dict[str, int]:
     """The most frequent ones; among equals the first by name."""
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:limit])
+
+
+def enough_to_remember(stable: Frames, count: int) -> bool:
+    """Whether so many atoms (knob 'environments') of stable structures tell where these end."""
+    return len(stable) >= _ENOUGH_STRUCTURES and count >= _ENOUGH_ATOMS * len(stable.elements)

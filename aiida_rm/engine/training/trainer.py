@@ -35,7 +35,6 @@ from aiida_rm.engine.training.data import (
     Rows,
     Targets,
     TrainingData,
-    check_labels,
     evenly,
     gauge,
     pack,
@@ -51,6 +50,7 @@ from aiida_rm.engine.training.model import first_model
 from aiida_rm.engine.training.progress import Metrics, Pace, Progress
 from aiida_rm.engine.training.ranking import counts_of, energy_percentiles, environments_of
 from aiida_rm.engine.training.state import load_state, save_state
+from aiida_rm.engine.training.targets import check_labels, check_learnable
 
 #: Metrics that are means over the batches of an epoch.
 _MEANS = ("loss", "gradient_norm", "clipped", "learning_rate")
@@ -107,6 +107,7 @@ class Trainer:
             self.copies = Copies(frames, settings.recipe)
             frames = self.copies.all_of(epoch=0)
         core = check_labels(frames, energy=settings.energy_weight > 0)
+        check_learnable(settings, len(frames.elements), molecules=not frames.pbc.any())
         self.device = pick_device(settings.device)
         self.dtype = getattr(torch, settings.dtype)
         reach = max(settings.cutoff, largest_core(frames.numbers, core[0]))

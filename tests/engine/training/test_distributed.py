@@ -215,7 +215,9 @@ Job.should_stop = lambda job: 'walltime' if next(calls) == {step} else None
 
 
 #: Epochs of 3 steps.
-SEVERAL = {"batch_atoms": 160, "epochs": 3, "recipe": {"samples": 60, "min_atoms": 8}}
+SEVERAL = {"batch_atoms": 160, "epochs": 3}
+#: Of fresh copies.
+RECIPE = {"recipe": {"samples": 60, "min_atoms": 8}}
 #: A training, and others that are cut after some steps and go on, all by the same processes.
 TWICE = """
 import os, sys
@@ -252,7 +254,7 @@ team.leave()
 @pytest.mark.parametrize("draw", ["fresh", "stored"])
 def test_cut_anywhere_and_resumed(draw: str, tmp_path: Path) -> None:
     """Two processes give the same bytes again: within an epoch, at its end, in the next one."""
-    file = folder(tmp_path, draw=draw, **SEVERAL)
+    file = folder(tmp_path, draw=draw, **SEVERAL, **(RECIPE if draw == "fresh" else {}))
     code = tmp_path / "twice.py"
     code.write_text(TWICE)
     codes, said = finish(launch(file, command=[sys.executable, str(code), str(file)]))
@@ -266,7 +268,7 @@ def test_cut_anywhere_and_resumed(draw: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("draw", "step"), [("fresh", 5), ("fresh", 6), ("stored", 4)])
 def test_cut_with_workers_and_resumed(draw: str, step: int, tmp_path: Path) -> None:
     """The same with the program: what the workers were ahead of comes again as it was."""
-    settings = {**SEVERAL, "workers": 1, "draw": draw}
+    settings = {**SEVERAL, "workers": 1, "draw": draw, **(RECIPE if draw == "fresh" else {})}
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert finish(launch(folder(whole, **settings)))[0] == [0, 0]
     file = folder(parts, **settings)
@@ -295,7 +297,7 @@ def test_more_processes_than_structures_in_a_batch(tmp_path: Path) -> None:
 
 
 def test_a_signal_to_one_stops_all(tmp_path: Path) -> None:
-    file = folder(tmp_path, epochs=100_000, draw="fresh", recipe={"samples": 60, "min_atoms": 8})
+    file = folder(tmp_path, epochs=100_000, draw="fresh", **RECIPE)
     processes = launch(file)
     deadline = time.monotonic() + LIMIT
     lines = tmp_path / files.METRICS

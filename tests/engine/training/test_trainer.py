@@ -348,8 +348,25 @@ def test_frames_without_targets_are_refused() -> None:
         Trainer(frames.without_labels(), SETTINGS)
     force = np.array(frames.atom["force"])
     force[3, 1] = np.nan
-    with pytest.raises(FramesError, match="not all finite"):
+    with pytest.raises(FramesError, match="'force' is not a finite number everywhere; run pert"):
         Trainer(frames.with_labels(atom={"force": force}), SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "says"),
+    [
+        ("energy", np.full(20, np.nan), "'energy' is not a finite number.* or leave the label out"),
+        ("energy", np.zeros((20, 1)), r"no label 'energy' \(S\) of that shape"),
+        ("noise", np.array(["much"] * 20), "'noise' is not a finite number everywhere"),
+        ("home_cell", np.full((20, 3, 3), np.inf), "'home_cell' is not a finite number"),
+        ("stress", np.zeros((20, 6)), r"no label 'stress' \(S, 3, 3\) of that shape"),
+    ],
+)
+def test_labels_that_only_the_end_needs_are_checked_first(
+    name: str, values: np.ndarray, says: str
+) -> None:
+    with pytest.raises(FramesError, match=says):
+        Trainer(crystals(20).with_labels(structure={name: values}), SETTINGS)
 
 
 def test_early_stopping() -> None:
