@@ -19,7 +19,8 @@ from pathlib import Path
 from aiida_rm import __version__
 from aiida_rm.engine.errors import DiskError, EngineError, SettingsError, recognise
 from aiida_rm.engine.files import RESULTS, SETTINGS, TASKS
-from aiida_rm.engine.job import Job, write_results
+from aiida_rm.engine.job import Job, Stopped, write_results
+from aiida_rm.engine.output import settle_output
 from aiida_rm.engine.processes import hold_memory, peak_memory_mb
 from aiida_rm.engine.training.distributed import Team, find_place
 from aiida_rm.engine.training.start import end_others, start_others
@@ -58,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(folder, chosen.task, error, began, team)
     finally:
         end_others(others)
+        settle_output()
     return 0
 
 
@@ -77,15 +79,18 @@ def _check_processes(task: str, wanted: int, team: Team) -> None:
 
 
 def _run(job: Job) -> None:
-    job.listen()
-    hold_memory()
     team, task = job.team, job.task
+    if task != "doctor":  # which never asks; a signal ends it at once
+        job.listen()
+    hold_memory()
     # torch is loaded only now: bad settings are told at once.
     from aiida_rm.engine.device import describe_engine
-    from aiida_rm.engine.tasks import RUNNERS
+    from aiida_rm.engine.tasks import RUNNERS, Outcome
 
     try:
         outcome = RUNNERS[task](job)
+    except Stopped as stopped:
+        outcome = Outcome(stopped.reason)
     finally:
         job.close()
     if not team.leads:
@@ -102,11 +107,11 @@ def _run(job: Job) -> None:
         seconds=job.seconds,
         summary=outcome.summary,
     )
-    print(f"{task}: {outcome.stop_reason} after {job.seconds:.1f} s", flush=True)
+    job.say(f"{task}: {outcome.stop_reason} after {job.seconds:.1f} s")
 
 
 def _fail(folder: Path, task: str, error: Exception, began: float, team: Team) -> int:
-    known = recognise(error)
+    known = recognise(error, task)
     if known is None:
         _say(traceback.format_exc().rstrip())
         known = EngineError(f"{type(error).__name__}: {error}")

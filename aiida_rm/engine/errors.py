@@ -5,6 +5,17 @@ from __future__ import annotations
 import errno
 import re
 
+#: What takes less memory, by task.
+_LESS_MEMORY = {
+    "perturb": "take fewer 'samples' or smaller cells (also by 'min_atoms'), or set 'match' to "
+    "false",
+    "train": "lower 'batch_atoms', or raise 'batch_parts'",
+    "generate": "lower 'batch_atoms'",
+    "score": "lower 'processes', or score fewer structures at once",
+    "relax": "give fewer or smaller structures, also by 'min_atoms'",
+    "doctor": "end what else runs there",
+}
+
 
 class EngineError(Exception):
     """Something a user can mend. The message names the culprit and the remedy."""
@@ -73,8 +84,13 @@ def first_line(error: Exception, length: int = 160) -> str:
     return f"{type(error).__name__}: {plain[:length]}".rstrip(": .")
 
 
-def recognise(error: Exception) -> EngineError | None:
-    """An error that can be mended, also one that reaches us as somebody else's exception."""
+def recognise(error: Exception, task: str = "train") -> EngineError | None:
+    """An error that can be mended, also one that reaches us as somebody else's exception.
+
+    Args:
+        error: as it was caught.
+        task: whose knobs the remedy names.
+    """
     if isinstance(error, EngineError):
         return error
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
@@ -90,8 +106,7 @@ def recognise(error: Exception) -> EngineError | None:
     said = ("out of memory", "can't allocate memory", "_status_alloc_failed")
     if isinstance(error, MemoryError) or any(words in text for words in said):
         return OutOfMemoryError(
-            f"the memory does not suffice ({error}); lower 'batch_atoms' (of a training, raise "
-            "'batch_parts') or ask for more memory"
+            f"the memory does not suffice ({error}); {_LESS_MEMORY[task]}, or ask for more memory"
         )
     return None
 

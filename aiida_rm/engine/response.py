@@ -20,7 +20,7 @@ solid. The stress therefore holds the springs' virial, sum d d^T / V, besides Ho
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 
@@ -30,16 +30,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from aiida_rm.engine.cells import nearest_images
-from aiida_rm.engine.elements import RADII
-from aiida_rm.engine.errors import FramesError, SettingsError
+from aiida_rm.engine.elements import RADII, SYMBOLS
+from aiida_rm.engine.errors import FramesError, OutOfMemoryError, SettingsError
 from aiida_rm.engine.frames import Frames, concatenate
 from aiida_rm.engine.neighbors import Graph, build_graph
 from aiida_rm.engine.potential.core import core_energy, core_radii, largest_core
 from aiida_rm.engine.settings import PerturbSettings
 
 Array = NDArray[np.float64]
-#: Perturbed structures whose targets are computed in one go.
-_CHUNK = 512
+#: Perturbed structures whose targets are computed in one go, and about how many atoms they have.
+_CHUNK, _CHUNK_ATOMS = 512, 4096
 #: Atoms and homes that are paired in one go.
 _PAIRS = 200_000
 
@@ -140,7 +140,8 @@ def perturb(
     Args:
         frames: stable structures.
         settings: the recipe.
-        progress: takes the copies that are done and all of them.
+        progress: takes the copies that are done and all of them, every few thousand atoms; what
+            it raises ends the work.
         first_copy: number k of the first copy of each structure; beyond those of another set,
             all copies are new.
 
@@ -154,6 +155,7 @@ def perturb(
     Raises:
         FramesError: unusable structures, or such that are periodic in one or two directions.
         SettingsError: ``match`` is on and scipy is not installed.
+        OutOfMemoryError: a structure is too large for ``match``.
     """
     if settings.match and find_spec("scipy") is None:
         raise SettingsError(
@@ -167,11 +169,28 @@ def perturb(
             "cell (pbc all true) or make it a molecule (pbc all false)"
         )
     jobs = copies_to_make(len(frames), settings.samples, first_copy)
-    parts = []
-    for begin in range(0, len(jobs), _CHUNK):
-        parts.append(perturb_copies(frames, jobs[begin : begin + _CHUNK], settings))
-        progress(min(begin + _CHUNK, len(jobs)), len(jobs))
+    parts, done = [], 0
+    for some in _chunks(frames, jobs, settings.min_atoms):
+        parts.append(perturb_copies(frames, some, settings))
+        done += len(some)
+        progress(done, len(jobs))
     return concatenate(parts)
+
+
+def _chunks(
+    frames: Frames, jobs: Sequence[tuple[int, int]], min_atoms: int
+) -> Iterator[Sequence[tuple[int, int]]]:
+    """Copies to make in one go: little memory, and not long until the next is asked for."""
+    repeated = np.where(frames.pbc.all(axis=1), min_atoms, 0)
+    sizes = np.maximum(frames.counts, repeated)
+    begin = atoms = 0
+    for end, (parent, _) in enumerate(jobs):
+        size = int(sizes[parent])
+        if end > begin and (end - begin == _CHUNK or atoms + size > _CHUNK_ATOMS):
+            yield jobs[begin:end]
+            begin, atoms = end, 0
+        atoms += size
+    yield jobs[begin:]
 
 
 def copies_to_make(count: int, samples: int, first_copy: int = 0) -> list[tuple[int, int]]:
@@ -301,26 +320,41 @@ def nearest_homes(
 
     Returns:
         (n, 3) stable positions, one for each atom, each taken once.
-    """
-    # Not needed to train or to generate, so not by the rest of the engine.
-    from scipy.optimize import linear_sum_assignment
 
+    Raises:
+        OutOfMemoryError: of as many like atoms, not all pairs can be held.
+    """
     carried = home @ np.linalg.solve(home_cell, cell) if periodic else home
     places = np.arange(len(numbers))
     for number in np.unique(numbers):
         like = np.flatnonzero(numbers == number)
-        cost = np.empty((len(like), len(like)))
-        rows = max(1, _PAIRS // len(like))
-        for begin in range(0, len(like), rows):
-            some = like[begin : begin + rows]
-            gaps = (positions[some][:, None] - carried[like]).reshape(-1, 3)
-            squares = nearest_images(gaps, cell)[1] if periodic else (gaps**2).sum(-1)
-            cost[begin : begin + rows] = squares.reshape(len(some), -1)
-        places[like] = like[linear_sum_assignment(cost)[1]]
+        try:
+            pairs = _least_pairs(positions[like], carried[like], cell if periodic else None)
+        except MemoryError as error:
+            raise OutOfMemoryError(
+                f"to match {len(like)} atoms of {SYMBOLS[number]} takes "
+                f"{8e-9 * len(like) ** 2:.1f} GB and more; set 'match' to false, or take smaller "
+                "cells (also by 'min_atoms')"
+            ) from error
+        places[like] = like[pairs]
     if not periodic:
         return np.asarray(home[places])
     images, _ = nearest_images(positions - carried[places], cell)
     return np.asarray(home[places] + images @ home_cell)
+
+
+def _least_pairs(positions: Array, homes: Array, cell: Array | None) -> NDArray[np.int64]:
+    """(n,) which of the homes (n, 3) each of the atoms (n, 3) gets, in a cell or in none."""
+    # Not needed to train or to generate, so not by the rest of the engine.
+    from scipy.optimize import linear_sum_assignment
+
+    cost = np.empty((len(homes), len(homes)))
+    rows = max(1, _PAIRS // len(homes))
+    for begin in range(0, len(homes), rows):
+        gaps = (positions[begin : begin + rows, None] - homes).reshape(-1, 3)
+        squares = (gaps**2).sum(-1) if cell is None else nearest_images(gaps, cell)[1]
+        cost[begin : begin + rows] = squares.reshape(-1, len(homes))
+    return np.asarray(linear_sum_assignment(cost)[1])
 
 
 def repeat(

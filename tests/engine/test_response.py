@@ -7,10 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import scipy.optimize
 import torch
 from ase.build import bulk, molecule
 
-from aiida_rm.engine.errors import FramesError
+from aiida_rm.engine import response
+from aiida_rm.engine.errors import FramesError, OutOfMemoryError
 from aiida_rm.engine.frames import Frames, concatenate
 from aiida_rm.engine.neighbors import build_graph
 from aiida_rm.engine.potential.core import core_energy, largest_core
@@ -256,6 +258,34 @@ def test_homes_of_many_atoms_take_little_memory() -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 50e6
+
+
+def test_homes_of_too_many_atoms_name_what_helps(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: np.ndarray) -> None:
+        raise MemoryError("Unable to allocate 11.9 GiB")
+
+    monkeypatch.setattr(scipy.optimize, "linear_sum_assignment", refuse)
+    with pytest.raises(OutOfMemoryError, match=r"8 atoms of C .* set 'match' to false") as told:
+        perturb(diamond(), PerturbSettings(samples=1))
+    assert "min_atoms" in str(told.value)
+    assert "batch_atoms" not in str(told.value)
+
+
+def test_chunks_change_nothing_and_are_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which copies are made in one go; large ones are few, so that a stop is not long in coming."""
+    stable = concatenate([diamond(), water()])
+    settings = PerturbSettings(samples=30, min_atoms=16)
+    told: list[int] = []
+    whole = perturb(stable, settings, lambda done, _: told.append(done))
+    assert told == [30]
+    monkeypatch.setattr(response, "_CHUNK_ATOMS", 40)
+    told.clear()
+    parts = perturb(stable, settings, lambda done, _: told.append(done))
+    assert told == [2, 4, 6, 8, 10, 12, 14, 23, 30]
+    for name, values in whole.structure.items():
+        np.testing.assert_array_equal(parts.structure[name], values)
+    for name, values in whole.atom.items():
+        np.testing.assert_array_equal(parts.atom[name], values)
 
 
 def test_matching_shortens_far_displacements_and_leaves_near_ones() -> None:
