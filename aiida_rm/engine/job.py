@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import filecmp
 import json
 import math
+import os
 import signal
 import time
 from collections.abc import Mapping
@@ -13,15 +15,34 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
 
-from aiida_rm.engine.errors import DiskError, SettingsError, brief
-from aiida_rm.engine.files import METRICS, RESULTS, SCHEMA_VERSION
+from aiida_rm.engine.errors import DiskError, SettingsError, StateError, brief
+from aiida_rm.engine.files import (
+    INPUT_STATE,
+    METRICS,
+    OUTPUT_STATE,
+    PREVIOUS_STATE,
+    RESULTS,
+    SCHEMA_VERSION,
+)
+from aiida_rm.engine.output import say
 from aiida_rm.engine.settings import SETTINGS, Settings, parse_settings
 from aiida_rm.engine.training.distributed import Team
 
 #: A settings file is small; more is not one.
 _MAX_SETTINGS_BYTES = 10_000_000
+#: How often torchrun, and SLURM, started this job again, in the same folder.
+_RESTARTS = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")
 #: Held from the beginning, so that a disk that fills up later leaves room to say so.
 _RESERVED_BYTES = 16 * 1024
+
+
+class Stopped(Exception):  # noqa: N818 - nothing is wrong
+    """A task ends before its time and leaves nothing."""
+
+    def __init__(self, reason: str) -> None:
+        """What :meth:`Job.should_stop` says."""
+        super().__init__(reason)
+        self.reason = reason
 
 
 class Job:
@@ -87,6 +108,28 @@ class Job:
         path = self.folder / name
         return path if path.exists() else None
 
+    def state_to_go_on_from(self) -> Path | None:
+        """The training state that was given; of a job that was started again, its own.
+
+        Raises:
+            StateError: another training left a state here, which this one would replace.
+        """
+        given, own = self.optional(INPUT_STATE), self.optional(OUTPUT_STATE)
+        if own is None and given is None:
+            own = self.optional(PREVIOUS_STATE)
+        if own is None:
+            return given
+        if any(os.environ.get(name, "0") != "0" for name in _RESTARTS):
+            return own
+        if given is not None and filecmp.cmp(given, own, shallow=False):
+            return given
+        otherwise = "begin anew" if given is None else "go on from the given one"
+        raise StateError(
+            f"'{own.name}' is of an earlier training in this folder, which this one would replace; "
+            f"rename it to '{INPUT_STATE}' to go on from it, or delete '{OUTPUT_STATE}' and "
+            f"'{PREVIOUS_STATE}' to {otherwise}"
+        )
+
     def listen(self) -> None:
         """From now on SIGTERM, SIGINT and SIGUSR1 ask for an orderly stop."""
         for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
@@ -103,15 +146,24 @@ class Job:
             return "walltime"
         return None
 
+    def check_stop(self) -> None:
+        """End the task when it is time to, for work that is worth nothing before it is done.
+
+        Raises:
+            Stopped: it is time.
+        """
+        if reason := self.should_stop():
+            raise Stopped(reason)
+
     @property
     def seconds(self) -> float:
         """Since the job began."""
         return time.monotonic() - self.began
 
     def say(self, line: str) -> None:
-        """Print a line, once for all processes."""
+        """Print a line, once for all processes; that nobody takes it is no reason to stop."""
         if self.team.leads:
-            print(line, flush=True)
+            say(line)
 
     def metric(self, values: Mapping[str, Any]) -> None:
         """Add a line to the metrics; a full disk passes, the results matter more."""

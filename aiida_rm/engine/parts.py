@@ -11,6 +11,7 @@ import numpy as np
 
 from aiida_rm.engine.errors import DiskError, FramesError
 from aiida_rm.engine.frames import Frames, concatenate
+from aiida_rm.engine.output import say
 
 
 class Parts:
@@ -61,7 +62,7 @@ class Parts:
         try:
             part.save(self.folder / f"part_{len(self.parts):06d}")
         except DiskError as error:
-            print(f"what was finished so far is not on the disk: {error}", flush=True)
+            say(f"what was finished so far is not on the disk: {error}")
 
     def joined(self) -> Frames | None:
         """All structures, by their label ``index``; None without any."""

@@ -10,10 +10,9 @@ from functools import partial
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from aiida_rm.engine import files
-from aiida_rm.engine.errors import PotentialError, SettingsError
+from aiida_rm.engine.committee import Committee
+from aiida_rm.engine.errors import OutOfMemoryError, PotentialError, SettingsError
 from aiida_rm.engine.frames import Frames
 from aiida_rm.engine.job import Job
 from aiida_rm.engine.parts import Parts
@@ -55,7 +54,13 @@ def run_perturb(job: Job) -> Outcome:
     use_threads(1)
     frames = Frames.load(job.path(files.INPUT_FRAMES))
     ticker = Ticker(job, "perturbing")
-    perturbed = perturb(frames, job.settings, ticker.count)
+
+    def on_copies(done: int, total: int) -> None:
+        ticker.count(done, total)
+        if done < total:
+            job.check_stop()
+
+    perturbed = perturb(frames, job.settings, on_copies)
     perturbed.save(job.path(files.OUTPUT_FRAMES))
     return Outcome(
         summary={
@@ -78,10 +83,10 @@ def run_train(job: Job) -> Outcome:
     use_threads(job.settings.threads)
     team = job.team
     team.join(job.settings.device)
+    state = job.state_to_go_on_from()
     frames = Frames.load(job.path(files.INPUT_FRAMES))
     initial = job.optional(files.INPUT_POTENTIAL)
     trainer = Trainer(frames, job.settings, Potential.load(initial) if initial else None, team)
-    state = job.optional(files.INPUT_STATE)
     if state:
         trainer.restore(state)
         for line in trainer.progress.history:
@@ -146,7 +151,7 @@ def run_generate(job: Job) -> Outcome:
     potential, members = _load_potentials(job, s)
     starts, impossible = _make_starts(job, s, potential)
     knowledge = Knowledge.from_notes(potential.notes)
-    committee = _Committee(job, s, [potential, *members]) if members else None
+    committee = Committee(job, s, [potential, *members]) if members else None
 
     def finish(frames: Frames) -> Frames:
         percents = knowledge.energy_percentile(frames.structure["energy_per_atom"])
@@ -280,57 +285,6 @@ def _relax(
     }
 
 
-class _Committee:
-    """Potentials that judge the structures of a job, part by part."""
-
-    def __init__(self, job: Job, s: GenerateSettings, potentials: list[Potential]) -> None:
-        self.job = job
-        self.settings = s
-        self.potentials = potentials
-        self.not_judged = 0
-
-    def judge(self, found: Frames) -> Frames:
-        """With labels of what they disagree about; without what there was no time to judge."""
-        from aiida_rm.engine.relaxation import with_uncertainty
-
-        # What has no E~ came back as it started.
-        which = np.isfinite(found.structure["energy"])
-        ticker = Ticker(self.job, "judging")
-        judged = 0
-
-        def on_batch(finished: int, total: int) -> None:
-            nonlocal judged
-            judged = finished
-            ticker.count(finished, total)
-
-        found = with_uncertainty(
-            found,
-            self.potentials,
-            which,
-            batch_atoms=self.settings.batch_atoms,
-            batch_edges=self.settings.batch_edges,
-            # A signal leaves time for what is relaxed already.
-            should_stop=lambda: "walltime" if self.job.should_stop() == "walltime" else None,
-            on_batch=on_batch,
-        )
-        if judged == which.sum():
-            return found
-        left_out = which & np.isnan(found.structure["uncertainty"])
-        self.not_judged += int(left_out.sum())
-        return found.select(~left_out)
-
-    def summary(self, found: Frames) -> dict[str, Any]:
-        """What the summary of the job says of them."""
-        values = found.structure["uncertainty"]
-        values = values[np.isfinite(values)]
-        return {
-            "potentials": len(self.potentials),
-            "not_judged": self.not_judged,
-            "uncertainty_median": float(np.median(values)) if len(values) else None,
-            "uncertainty_max": float(values.max()) if len(values) else None,
-        }
-
-
 def run_score(job: Job) -> Outcome:
     """input_frames [and reference_, known_, null_frames] -> output_frames with verdicts."""
     from aiida_rm.engine.scoring.task import score
@@ -349,7 +303,17 @@ def run_score(job: Job) -> Outcome:
             f"'{files.NULL_FRAMES}' says what chance finds of the known structures; put these into "
             f"'{files.KNOWN_FRAMES}', or remove it"
         )
-    scored, summary = score(frames, job.settings, references, known, job.metric, null)
+
+    def on_piece(line: Mapping[str, Any]) -> None:
+        job.metric(line)
+        job.check_stop()
+
+    try:
+        scored, summary = score(frames, job.settings, references, known, on_piece, null)
+    except (OutOfMemoryError, KeyboardInterrupt):
+        # A signal to the whole group (Ctrl-C, core.direct) ends the processes of the pool, too.
+        job.check_stop()
+        raise
     scored.save(job.path(files.OUTPUT_FRAMES))
     return Outcome(summary=summary)
 

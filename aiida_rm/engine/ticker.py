@@ -34,4 +34,4 @@ class Ticker:
                 **more,
             }
         )
-        print(f"{self.stage}: {finished} of {total}", flush=True)
+        self.job.say(f"{self.stage}: {finished} of {total}")
