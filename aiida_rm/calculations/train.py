@@ -70,7 +70,7 @@ class TrainCalculation(EngineCalculation):
             valid_type=orm.ArrayData,
             required=False,
             help="One array a quantity, one value an epoch: loss, validation_loss, force_error "
-            "and stress_error (squared error over the variance of the target), learning_rate...",
+            "and stress_error (squared error over the mean square of the target), learning_rate...",
         )
         spec.output(
             "validation",

@@ -100,7 +100,7 @@ def _learning(run: Run) -> list[Chart]:
                     "epoch",
                     title,
                     tuple(series),
-                    "Squared, in units of the variance of the targets: no potential at all has 1.",
+                    "Squared, in units of the targets' mean square: no potential at all has 1.",
                     log_y=True,
                     whole="x",
                 )

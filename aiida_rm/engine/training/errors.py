@@ -44,12 +44,12 @@ def mean_errors(
     Args:
         sums: of all structures, by the names in ``SUMS``.
         settings: the weights of the loss.
-        scales: variances of the targets, of forces and stress.
+        scales: mean squares of the targets, of forces and stress.
 
     Returns:
         ``validation_loss`` is what training makes small, weights by noise included;
-        ``force_error`` and ``stress_error``: squared error over the variance of the target (1: as
-        good as predicting none); ``force_rmse`` (per component), ``stress_rmse``;
+        ``force_error`` and ``stress_error``: squared error over the mean square of the target (1:
+        as good as predicting none); ``force_rmse`` (per component), ``stress_rmse``;
         ``energy_error``, where it is learnt: squared relative error of E~ per atom.
     """
     s = settings

@@ -270,7 +270,7 @@ class Trainer:
         self._say(f"{found}; going on from the weights of epoch {p.best_epoch} {way}")
 
     def _factors(self, rows: Rows) -> Tensor:
-        """Of the errors of a batch: a mean, over the variance for forces and stress."""
+        """Of the errors of a batch: a mean, over the targets' mean square for forces and stress."""
         s = self.settings
         atoms, cells = int(self.data.counts[rows].sum()), int(self.data.periodic[rows].sum())
         factors = [
