@@ -148,7 +148,8 @@ class Team:
         if graphics:
             own = torch.device("cuda", self.place.local_rank % torch.cuda.device_count())
             torch.cuda.set_device(own)
-        wait = timedelta(seconds=PATIENCE)
+        # Longer than ours: NCCL ends a process that waits so long before it can say why.
+        wait = timedelta(seconds=PATIENCE + 120)
         try:
             server = TCPStore(
                 self.place.address,

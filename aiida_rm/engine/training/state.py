@@ -79,6 +79,14 @@ def load_state(
         raise StateError(str(error)) from error
     if header.get("digest") != digest:
         raise StateError(OTHER_TRAINING)
+    for name, model in models.items():
+        for part, tensor in _below(tensors, f"{name}.").items():
+            own = model.state_dict().get(part)
+            if own is not None and own.shape != tensor.shape:
+                raise StateError(
+                    f"'{path.name}' is of a network of another size; a training that began with a "
+                    "potential wants that one again to go on"
+                )
     try:
         progress = _progress_of(header, tensors)
         states = optimizer.state_dict()

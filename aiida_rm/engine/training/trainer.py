@@ -2,7 +2,8 @@
 
 Everything drawn at random is a function of the seed and the epoch, so a checkpoint is only
 weights, optimiser and counters: an interrupted and resumed run gives the same bytes as an
-uninterrupted one (same machine, same number of threads).
+uninterrupted one (same processor, same number of threads; on a GPU, whose sums have no order, to
+rounding).
 """
 
 from __future__ import annotations

@@ -331,6 +331,17 @@ def test_a_resumed_warm_start_knows_its_elements(tmp_path: Path) -> None:
     assert resumed.finished_potential().elements == ("H", "C", "O")
 
 
+def test_a_resumed_warm_start_wants_its_potential_where_that_made_it_wider(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, epochs=1)
+    acid = Frames.build([molecule("HCOOH").numbers], [molecule("HCOOH").positions])
+    first = Trainer(perturb(acid, PerturbSettings(samples=8)), settings).run().potential
+    state = tmp_path / "s.safetensors"
+    Trainer(crystals(), settings, first).save(state)
+    with pytest.raises(StateError, match="a training that began with a potential wants that one"):
+        Trainer(crystals(), settings).restore(state)
+    Trainer(crystals(), settings, first).restore(state)
+
+
 def test_another_core_is_refused() -> None:
     first = Trainer(crystals(), replace(SETTINGS, epochs=1)).run().potential
     atoms = bulk("C", "diamond", a=3.567)
