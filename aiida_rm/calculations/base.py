@@ -250,8 +250,8 @@ def _define_exit_codes(spec: CalcJobProcessSpec) -> None:
     spec.exit_code(
         410,
         "ERROR_OUT_OF_MEMORY",
-        message="The memory did not suffice: {message}. Make `batch_atoms` smaller or ask for "
-        "more memory.",
+        message="The memory did not suffice: {message}. Ask for more memory, or make smaller what "
+        "is in it at once: `batch_atoms` of rm.train and rm.generate, `min_atoms` of rm.perturb.",
         **again,
     )
     spec.exit_code(

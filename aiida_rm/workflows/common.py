@@ -13,8 +13,8 @@ from aiida_rm.calculations.base import EngineCalculation
 
 #: Nobody knows why: nothing came back, a machine failed.
 UNLUCKY_ANYWHERE = (100, 140)
-#: The same of our own jobs: the engine died, its outputs are missing or truncated.
-UNLUCKY = (*UNLUCKY_ANYWHERE, 103, 303, 304, 305)
+#: The same of our own jobs: the engine died or was told to, its outputs are missing or truncated.
+UNLUCKY = (*UNLUCKY_ANYWHERE, 103, 303, 304, 305, 403)
 
 
 class CleaningMixin:

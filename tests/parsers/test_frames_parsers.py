@@ -218,11 +218,14 @@ def test_cut_short_keeps_what_was_made(case: Any, reason: str, status: int) -> N
     assert code.invalidates_cache
 
 
-def test_cut_short_before_anything_was_finished(case: Any) -> None:
-    write_results(case[0].retrieved, results("generate", status="stopped", stop_reason="walltime"))
-    outputs, code = case[0].parse()
+@every_task
+@pytest.mark.parametrize(("reason", "status"), [("walltime", 400), ("signal", 403)])
+def test_cut_short_before_anything_was_finished(case: Any, reason: str, status: int) -> None:
+    job = case[0]
+    write_results(job.retrieved, results(job.task, status="stopped", stop_reason=reason))
+    outputs, code = job.parse()
     assert list(outputs) == ["results"]
-    assert code.status == 400
+    assert code.status == status
     assert "nothing was finished" in code.message
 
 

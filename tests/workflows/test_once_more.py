@@ -82,7 +82,16 @@ def test_a_loop_perturbs_once_more(
 
 @pytest.mark.parametrize(
     ("status", "expected"),
-    [(304, True), (140, True), (100, True), (103, True), (202, False), (400, False), (0, False)],
+    [
+        (304, True),
+        (140, True),
+        (100, True),
+        (103, True),
+        (403, True),
+        (202, False),
+        (400, False),
+        (0, False),
+    ],
 )
 def test_what_is_bad_luck(
     status: int, expected: bool, aiida_localhost: Any, diamond_frames: Frames, tmp_path: Path
