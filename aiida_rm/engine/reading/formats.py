@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from itertools import takewhile
@@ -19,6 +20,8 @@ from aiida_rm.engine.records import make_record, names_in, record_of_ase
 CIF_COLUMNS = ("cif", "cif.conv")
 #: Characters of one field of a table.
 _LONGEST_FIELD = 1 << 26
+#: Where the text of what names a structure begins, in the comment of an extxyz.
+_NAME_TEXT = re.compile(r"\b((name|id|material_id|entry_id)\s*=\s*[\"'{\[]?)")
 
 Reader = Callable[[Path, str], Iterator[Item]]
 
@@ -51,16 +54,22 @@ def _ragged(text: str, line: int) -> str:
 
 
 def _comment_parser(text: str) -> Callable[[str], dict[str, Any]]:
-    """ASE's own of the comment of a frame, which believes no more columns than an atom has.
+    """ASE's own of the comment of a frame, with two differences.
 
-    ASE makes room for all that are announced.
+    It believes no more columns than an atom has: ASE makes room for all that are announced. And
+    what names a structure stays the text that it is: ASE makes 7 of ``id=007``.
     """
     from ase.io.extxyz import key_val_str_to_dict
 
     atoms = text.split("\n", 3)[2:3]
 
     def parse(comment: str) -> dict[str, Any]:
-        found: dict[str, Any] = key_val_str_to_dict(comment)
+        # What has a NUL in it is to ASE no number, list or truth value.
+        marked = _NAME_TEXT.sub("\\1\0", comment.replace("\0", ""))
+        found: dict[str, Any] = key_val_str_to_dict(marked)
+        for key, value in found.items():
+            if isinstance(value, str):
+                found[key] = value.replace("\0", "")
         announced = str(found.get("Properties", "")).split(":")[2::3]
         columns = sum(max(int(count), 0) for count in announced)
         there = len(atoms[0].split()) if atoms else 0

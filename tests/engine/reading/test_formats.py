@@ -149,6 +149,33 @@ def test_the_mark_that_windows_puts_first_is_passed_over(tmp_path: Path, name: s
     np.testing.assert_array_equal(one.cells, other.cells)
 
 
+@pytest.mark.parametrize("key", ["name", "id", "material_id", "entry_id"])
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("=007", "007"),
+        ("=1e5", "1e5"),
+        (" = 2.50", "2.50"),
+        ('="1 2"', "1 2"),
+        ("='03'", "03"),
+        ("={1, 2}", "1, 2"),
+        ("=T", "T"),
+        ("=mp-1", "mp-1"),
+        ('="a \\"b\\" id=7"', 'a "b" id=7'),
+        ("=_JSON", "_JSON"),
+        ("=inf", "inf"),
+    ],
+)
+def test_ids_of_extxyz_stay_as_they_are(tmp_path: Path, key: str, written: str, read: str) -> None:
+    comment = f'Lattice="3 0 0 0 3 0 0 0 3" n=003 {key}{written} Properties=species:S:1:pos:R:3'
+    path = dump(tmp_path / "a.extxyz", f"1\n{comment} pbc='T T F' x=\"id=1\"\nC 0 0 0\n")
+    frames = read_dataset(path, skip=False).frames
+    label = "name" if key == "name" else "id"
+    assert {name: values.tolist() for name, values in frames.structure.items()} == {label: [read]}
+    assert frames.cells[0].tolist() == [[3, 0, 0], [0, 3, 0], [0, 0, 3]]
+    assert frames.pbc[0].tolist() == [True, True, False]
+
+
 def test_a_flat_cell_is_refused(tmp_path: Path) -> None:
     path = dump(tmp_path / "a.extxyz", '1\nLattice="3 0 0 3 0 0 0 0 3" pbc="T T T"\nC 0 0 0\n')
     with pytest.raises(FramesError, match=r"holds no structures.*\(line 1\): is periodic but its"):
