@@ -1,4 +1,4 @@
-"""The entries of one plain file: xyz, csv, ASE's databases, CIF, and what else ASE reads."""
+"""The entries of one plain file, by its name: xyz, csv, ASE's databases, CIF, and others."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import io
 import re
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import Any, TextIO
 
 from aiida_rm.engine.errors import FramesError
+from aiida_rm.engine.reading.blocks import gen_items, mol_items, res_items
 from aiida_rm.engine.reading.entries import CifText, Entry, Item, problem
 from aiida_rm.engine.reading.json_files import json_items, json_lines_items
+from aiida_rm.engine.reading.vasp import poscar_items
 from aiida_rm.engine.records import make_record, names_in, record_of_ase
 
 #: Columns of a table that hold CIFs; the first that is there counts.
@@ -174,13 +175,13 @@ def _row_item(database: Any, number: int, file: str) -> Item:
         return problem(file, where, error)
 
 
-def ase_items(path: Path, file: str, form: str | None = None) -> Iterator[Item]:
+def ase_items(path: Path, file: str) -> Iterator[Item]:
     """Whatever else ASE reads; after a broken entry there is no next."""
     import ase.io
 
     index = 0
     try:
-        for atoms in ase.io.iread(path, ":", format=form, do_not_split_by_at_sign=True):
+        for atoms in ase.io.iread(path, ":", do_not_split_by_at_sign=True):
             yield _ase_item(atoms, file, index)
             index += 1
     except Exception as error:  # noqa: BLE001 - whatever a foreign file makes ASE do
@@ -196,33 +197,6 @@ def _ase_item(atoms: Any, file: str, index: int) -> Item:
         return problem(file, where, error)
 
 
-def _poscar_items(path: Path, file: str) -> Iterator[Item]:
-    if trouble := _poscar_problem(path):
-        yield problem(file, "entry 0", trouble)
-        return
-    yield from ase_items(path, file, "vasp")
-
-
-def _poscar_problem(path: Path) -> str:
-    """What is wrong with its numbers of atoms, for all of which ASE makes room; or nothing."""
-    with path.open(encoding="utf-8-sig", errors="replace") as stream:
-        lines = [line.partition("!")[0].split() for line, _ in zip(stream, range(7), strict=False)]
-        rows = len(lines) + sum(1 for _ in stream)
-    for words in lines[5:]:  # after the names of the elements, which older files lack
-        count = sum(abs(int(word)) for word in takewhile(_is_whole, words))
-        if count > rows:
-            return f"it ends before the last of {count} atoms"
-    return ""
-
-
-def _is_whole(word: str) -> bool:
-    try:
-        int(word)
-    except ValueError:
-        return False
-    return True
-
-
 #: Readers of whole sets of structures, whose files name nothing.
 _SETS: dict[str, Reader] = {
     ".csv": csv_items,
@@ -236,11 +210,15 @@ _SINGLES: dict[str, Reader] = {
     ".xyz": xyz_items,
     ".extxyz": xyz_items,
     ".cif": cif_items,
-    ".vasp": _poscar_items,
-    ".poscar": _poscar_items,
-    **dict.fromkeys((".res", ".gen", ".xsf", ".pdb", ".mol", ".sdf"), ase_items),
+    ".res": res_items,
+    ".gen": gen_items,
+    **dict.fromkeys((".mol", ".sdf"), mol_items),
+    **dict.fromkeys((".vasp", ".poscar"), poscar_items),
+    **dict.fromkeys((".xsf", ".pdb"), ase_items),
 }
 _POSCARS = ("poscar", "contcar")
+#: Of a folder of VASP these are not read, unless asked for by name.
+_XDATCAR = "xdatcar"
 
 
 def is_known(name: str) -> bool:
@@ -265,6 +243,6 @@ def reader_of(name: str) -> Reader:
     """The reader for a file of this name (without ``.gz``)."""
     lower = name.lower()
     reader = {**_SETS, **_SINGLES}.get(Path(lower).suffix)
-    if reader is None and lower.startswith(_POSCARS):
-        return _poscar_items
+    if reader is None and lower.startswith((*_POSCARS, _XDATCAR)):
+        return poscar_items
     return reader or ase_items
