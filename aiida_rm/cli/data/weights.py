@@ -50,7 +50,8 @@ def _import_one(kind: Any, file: Path, source: str, again: bool, how: dict[str, 
 
     report: dict[str, Any] = {"source": source, "pk": None, "ok": False}
     try:
-        node = kind(file, label=(how["label"] or file.stem)[:255])
+        with file.open("rb") as handle:  # by its path, errors would name it once more
+            node = kind(handle, label=(how["label"] or file.stem)[:255])
         if how["dry_run"]:
             return report | {"ok": True, "told": "can be used; nothing was stored (--dry-run)"}
         twin = None if again else twin_of(node)
