@@ -32,7 +32,7 @@ _OPTIONS = (
         "--settings",
         type=click.Path(exists=True, dir_okay=False, path_type=Path),
         help="YAML with code, computer, protocol, gpus, nodes, the inputs by name, and the tables "
-        "overrides, options and referees.",
+        "overrides, options, referees and committee.",
     ),
     click.option("--walltime", type=click.IntRange(60), metavar="SECONDS", help="Of each job."),
     click.option("--queue", metavar="NAME", help="Queue or partition of the jobs."),
@@ -114,6 +114,12 @@ def launch_train(**asked: Any) -> None:
 @click.option(
     "--mode", type=click.Choice(["random", "composition", "molecule", "seeded"]), help="Of starts."
 )
+@click.option(
+    "--committee",
+    multiple=True,
+    metavar="NODE",
+    help=f"Judges hops, too, and tells where it disagrees: {_POTENTIAL}; several times.",
+)
 @_input("starts", f"Make the starts of these: {_SET}.")
 @_input("potential", f"To relax on: {_POTENTIAL}.")
 @decorators.with_dbenv()
@@ -145,7 +151,7 @@ def _launch(kind: str, asked: dict[str, Any]) -> None:
     flags = ("settings", "changes", "dry_run", "here", "full", "as_json", "label", "group")
     how = {name: asked.pop(name) for name in flags}
     table = read_settings(how["settings"], kind)
-    table |= {name: value for name, value in asked.items() if value is not None}
+    table |= {name: value for name, value in asked.items() if value not in (None, ())}
     overrides = table.setdefault("overrides", {})
     for path, value in parse_rules(how["changes"], TEXTS, "override").items():
         put(overrides, path, value)

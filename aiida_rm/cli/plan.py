@@ -32,7 +32,7 @@ NODES: dict[str, dict[str, type]] = {
 #: What else each takes.
 _MORE = {
     "train": ("gpus", "nodes"),
-    "generate": ("gpus", "nodes", "mode"),
+    "generate": ("gpus", "nodes", "mode", "committee"),
     "validate": ("referees",),
     "loop": ("gpus", "nodes", "referees"),
 }
@@ -113,6 +113,8 @@ def make_builder(kind: str, asked: Mapping[str, Any]) -> Any:
             arguments[name] = _node(value, NODES[kind][name], name, files)
     if given.get("computer"):
         arguments["computer"] = orm.load_computer(given.pop("computer"))
+    if given.get("committee"):
+        arguments["committee"] = _committee(given.pop("committee"), files)
     if given.get("referees"):
         arguments["referees"] = _referees(given.pop("referees"), files)
     arguments |= {name: value for name, value in given.items() if value is not None}
@@ -314,6 +316,18 @@ def _by_label(value: Any, kind: Any) -> Any:
     if len(found) > 1:
         raise MultipleObjectsError
     return found[0] if found else None
+
+
+def _committee(members: Any, files: dict[Path, Any]) -> dict[str, Any]:
+    """Potentials by name, of a table of them or of a list."""
+    if isinstance(members, list | tuple):
+        members = {f"member_{number:02d}": one for number, one in enumerate(members, start=1)}
+    if not isinstance(members, Mapping):
+        raise RefusalError("`committee` must be a list of potentials, or a table of them by name")
+    return {
+        str(name): _node(one, PotentialData, f"committee.{name}", files)
+        for name, one in members.items()
+    }
 
 
 def _referees(table: Any, files: dict[Path, Any]) -> dict[str, Any]:

@@ -134,6 +134,11 @@ def test_the_plans_of_the_others(loop: Any, code: Any, tmp_path: Path) -> None:
         if node.process_label == "PerturbCalculation"
     )
     potential, scored = loop.outputs.potential, loop.outputs.scored["round_01"]
+    first = next(
+        node.outputs.potential
+        for node in loop.called_descendants
+        if node.process_label == "TrainCalculation" and node.outputs.potential.pk != potential.pk
+    )
     common = ["--code", code.pk, "--protocol", "fast", "-n", "--json"]
     for kind, nodes, stage in (
         ("train", ["--frames", perturbed.pk], "train"),
@@ -151,6 +156,16 @@ def test_the_plans_of_the_others(loop: Any, code: Any, tmp_path: Path) -> None:
     known = PotentialData(copy, label="known").store()
     told = json.loads(launch("generate", "--potential", copy, *common).stdout)
     assert told["inputs"]["generate"]["potential"] == f"<{known.pk}> known"
+    told = json.loads(
+        launch("generate", "--potential", first.pk, "--committee", copy, *common).stdout
+    )
+    assert told["inputs"]["generate"]["committee"] == {"member_01": f"<{known.pk}> known"}
+    asked = {"code": code.pk, "potential": first.pk, "committee": {"mine": "known"}}
+    assert make_builder("generate", asked).generate.committee["mine"].pk == known.pk
+    with pytest.raises(ValueError, match=r"`committee\.mine`: there is no file or node 'none'"):
+        make_builder("generate", {**asked, "committee": {"mine": "none"}})
+    with pytest.raises(ValueError, match="`committee` must be a list of potentials, or a table"):
+        make_builder("generate", {**asked, "committee": "known"})
     text = tmp_path / "diamond.cif"
     text.write_text("data_diamond\n" * 9)
     bad = launch("generate", "--potential", text, *common, status=1).stderr
