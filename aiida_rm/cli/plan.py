@@ -318,10 +318,10 @@ def _by_label(value: Any, kind: Any) -> Any:
     return found[0] if found else None
 
 
-def _committee(members: Any, files: dict[Path, Any]) -> dict[str, Any]:
-    """Potentials by name, of a table of them or of a list."""
+def _committee(members: Any, files: dict[Path, Any]) -> Any:
+    """Potentials by name of a table of them, or a list of a list."""
     if isinstance(members, list | tuple):
-        members = {f"member_{number:02d}": one for number, one in enumerate(members, start=1)}
+        return [_node(one, PotentialData, "committee", files) for one in members]
     if not isinstance(members, Mapping):
         raise RefusalError("`committee` must be a list of potentials, or a table of them by name")
     return {

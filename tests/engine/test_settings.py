@@ -246,6 +246,11 @@ def test_a_molecule_has_no_cell_to_move(first: dict[str, object]) -> None:
             {"formulas": ["CO", "CO"], "formula_weights": [1, 2]},
             "leave one out and give the other the weight of both",
         ),
+        (
+            GenerateSettings,
+            {"seeding": "substitute", "formulas": ["TiO", "MgO", "OTi"]},
+            "TiO and OTi are the same; leave one out",
+        ),
         (GenerateSettings, {"box": [9.0, 9.0, 9.0]}, "'box' is for molecules"),
         (GenerateSettings, {"floor": 1.0}, "'floor' is 1.0, must be at most 0"),
         (GenerateSettings, {"elements": ["Qq"]}, "'Qq' is not an element"),

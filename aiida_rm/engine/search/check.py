@@ -177,11 +177,6 @@ def _check_substitutions(settings: GenerateSettings, given: Frames) -> None:
         raise SettingsError(
             "'formulas' take turns with 'seeding' substitute; leave out 'formula_weights'"
         )
-    written: dict[tuple[int, ...], str] = {}
-    for formula in settings.formulas:
-        twin = written.setdefault(tuple(species_of(formula)), formula)
-        if twin is not formula:
-            raise SettingsError(f"'formulas': {twin} and {formula} are the same; leave one out")
     substitutions = Substitutions(given, settings)
     idle = [formula for formula in settings.formulas if not substitutions.ranked(formula)]
     if idle:
